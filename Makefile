@@ -1,0 +1,94 @@
+# Every target does its own set-up: all that a machine needs is Python >= 3.11 and make. Written for GNU make 3.81
+# and later with a POSIX sh, so that the make of macOS will do.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+# Further arguments for the program that a target runs: make run ARGS="--objects 100 --exit"
+ARGS ?=
+
+UV_PIN := 0.13.9
+TOOLS := .tools
+STAMP := .venv/.synced
+
+# One environment, wherever make was called from: an activated one, or one that uv was told to use, is left alone.
+unexport VIRTUAL_ENV
+export UV_PROJECT_ENVIRONMENT := .venv
+# The interpreter found below is the one used; nothing fetches another one.
+export UV_PYTHON_DOWNLOADS := never
+
+AT_LEAST_311 := import sys; sys.exit(sys.version_info < (3, 11))
+ifeq ($(origin PYTHON),undefined)
+# A name on PATH may be a shim without an interpreter behind it, so each candidate has to run.
+PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	if "$$python" -c '$(AT_LEAST_311)' >/dev/null 2>&1; then command -v "$$python"; break; fi; done)
+endif
+
+ifeq ($(origin UV),undefined)
+# uv checks `required-version` of pyproject.toml whatever it is asked, so this finds only a uv that is new enough.
+UV := $(shell if uv cache dir >/dev/null 2>&1; then command -v uv; else echo $(TOOLS)/uv-$(UV_PIN)/bin/uv; fi)
+endif
+
+# An environment whose folder was moved or copied runs the code of its old place, and one whose interpreter is gone
+# runs nothing: both are made anew.
+FORGET_STALE := $(shell if [ -f $(STAMP) ]; then \
+	if [ "`cat $(STAMP)`" != "$(CURDIR)" ] || ! .venv/bin/python -c '' >/dev/null 2>&1; then rm -rf .venv; fi; fi)
+
+.PHONY: help run test test-emulators bench lint format clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo '  ARGS="..." hands further arguments to the program that the target runs.'
+
+# `exec`, here and below: the program takes the shell's place, so a signal reaches it and nothing outlives it.
+run: $(STAMP)  ## Start emulators of S3, SQS and GCS and the daemon on them, in one command (Ctrl-C ends all of it)
+	@exec .venv/bin/consumer sandbox $(ARGS)
+
+test: $(STAMP)  ## Run the test suite (no network beyond this machine, no cloud account)
+	@exec .venv/bin/python -m pytest $(ARGS)
+
+test-emulators: $(STAMP)  ## Provision MinIO, fake-gcs-server, ElasticMQ and LocalStack, and test against them
+	@.venv/bin/python -m tests.emulators.provision
+	@exec .venv/bin/python -m pytest -m emulators $(ARGS)
+
+bench: $(STAMP)  ## Measure throughput, CPU and memory
+	@exec .venv/bin/python -m bench $(ARGS)
+
+lint: $(STAMP)  ## Check style, formatting, types and the layering
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: $(STAMP)  ## Format the code and mend what can be mended by itself
+	.venv/bin/ruff check --fix-only --exit-zero
+	.venv/bin/ruff format
+
+clean:  ## Remove the environment, the tools, the emulators and every cache
+	rm -rf .venv $(TOOLS) .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find consumer tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml uv.lock consumer/__init__.py | $(UV)
+	@if [ -z "$(PYTHON)" ]; then \
+		echo 'No Python >= 3.11 found on PATH. Install one, or name it: make PYTHON=/path/to/python3.12 ...' >&2; \
+		exit 1; \
+	fi
+	@"$(UV)" sync --frozen --all-extras --python "$(PYTHON)"
+	@echo "$(CURDIR)" > $@
+
+$(TOOLS)/uv-$(UV_PIN)/bin/uv:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo 'No Python >= 3.11 found on PATH. Install one, or name it: make PYTHON=/path/to/python3.12 ...' >&2; \
+		exit 1; \
+	fi
+	@echo 'No suitable uv on PATH: installing uv $(UV_PIN) into $(TOOLS)/ ...'
+	@rm -rf $(TOOLS)/uv-$(UV_PIN)
+	@if ! "$(PYTHON)" -m venv $(TOOLS)/uv-$(UV_PIN); then \
+		rm -rf $(TOOLS)/uv-$(UV_PIN); \
+		echo '$(PYTHON) has no working venv module. On Debian and Ubuntu: apt-get install python3-venv;' >&2; \
+		echo 'or put uv on PATH yourself, or name another interpreter: make PYTHON=/path/to/python3.12 ...' >&2; \
+		exit 1; \
+	fi
+	@$(TOOLS)/uv-$(UV_PIN)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_PIN)

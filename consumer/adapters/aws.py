@@ -1,0 +1,129 @@
+"""What boto3 gives us: sessions, credentials with their refresh, and where each bucket's endpoint is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.config
+import botocore.exceptions
+
+from consumer.adapters.sigv4 import AwsKeys, quote_key
+from consumer.errors import Reason, ReplicatorError
+
+_RECHECK_SECONDS: Final = 30.0
+
+
+def new_aws_session(
+    region: str,
+    access_key: str | None = None,
+    secret_key: str | None = None,
+    token: str | None = None,
+) -> boto3.Session:
+    """A session with these credentials, or with the standard chain (IRSA, Pod Identity, profiles…) when none are given.
+
+    They are handed over explicitly, because botocore does not read `.env` files.
+    """
+    return boto3.Session(
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        aws_session_token=token,
+        region_name=region,
+    )
+
+
+class AwsCredentials:
+    """The session's credentials for our own signer. Refreshing may call a remote service, so it runs in a thread."""
+
+    def __init__(self, session: boto3.Session) -> None:
+        self._session = session
+        self._source: Any = None
+        self._keys: AwsKeys | None = None
+        self._checked = 0.0
+        self._lock = asyncio.Lock()
+
+    async def keys(self) -> AwsKeys:
+        """Valid credentials; raises `credentials` when there are none."""
+        if self._keys is not None and time.monotonic() - self._checked < _RECHECK_SECONDS:
+            return self._keys
+        async with self._lock:
+            if self._keys is None or time.monotonic() - self._checked >= _RECHECK_SECONDS:
+                self._keys = await asyncio.to_thread(self._load)
+                self._checked = time.monotonic()
+            return self._keys
+
+    def forget(self) -> None:
+        """Asks for a fresh look before the next signature: the other side said that these have expired."""
+        self._checked = 0.0
+
+    def _load(self) -> AwsKeys:
+        hint = (
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run with a role "
+            "(IRSA, Pod Identity, instance profile)"
+        )
+        try:
+            # botocore refreshes in here, well before the expiry.
+            self._source = self._source or self._session.get_credentials()
+            frozen = self._source.get_frozen_credentials() if self._source else None
+        except botocore.exceptions.BotoCoreError as error:
+            raise ReplicatorError(
+                Reason.CREDENTIALS, f"cannot load AWS credentials ({type(error).__name__})", hint=hint
+            ) from error
+        if frozen is None or not frozen.access_key or not frozen.secret_key:
+            raise ReplicatorError(Reason.CREDENTIALS, "no AWS credentials found", hint=hint)
+        return AwsKeys(frozen.access_key, frozen.secret_key, frozen.token)
+
+
+class BucketEndpoint:
+    """Where the objects of one bucket are: `origin` (scheme and host), `path` before the key, the `host` to sign."""
+
+    def __init__(self, url: str, key: str) -> None:
+        parts = urlsplit(url)
+        self.origin = f"{parts.scheme}://{parts.netloc}"
+        self.host = parts.netloc
+        self.path = parts.path.removesuffix(quote_key(key))
+
+
+class Endpoints:
+    """Resolves bucket endpoints as botocore does (addressing style, dual-stack, FIPS, custom endpoints), once each."""
+
+    def __init__(self, session: boto3.Session, endpoint_url: str | None) -> None:
+        self._session = session
+        self._endpoint_url = endpoint_url
+        self._clients: dict[str, Any] = {}
+        self._known: dict[tuple[str, str], BucketEndpoint] = {}
+
+    def find(self, bucket: str, region: str) -> BucketEndpoint | None:
+        """The endpoint, when it was resolved before."""
+        return self._known.get((bucket, region))
+
+    async def resolve(self, bucket: str, region: str) -> BucketEndpoint:
+        """The endpoint; the first look at a region builds a client, so it runs in a thread."""
+        endpoint = await asyncio.to_thread(self._resolve, bucket, region)
+        if len(self._known) > 10_000:
+            self._known.clear()
+        self._known[bucket, region] = endpoint
+        return endpoint
+
+    def _resolve(self, bucket: str, region: str) -> BucketEndpoint:
+        client = self._clients.get(region)
+        if client is None:
+            # Presigning is botocore's public way to its endpoint rules; nothing is sent, and any keys will do.
+            client = self._clients[region] = self._session.client(
+                "s3",
+                region_name=region,
+                endpoint_url=self._endpoint_url,
+                aws_access_key_id="unused",
+                aws_secret_access_key="unused",  # noqa: S106 - never sent
+                config=botocore.config.Config(signature_version="s3v4"),
+            )
+        try:
+            url = client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "key"})
+        except (botocore.exceptions.BotoCoreError, ValueError) as error:
+            raise ReplicatorError(
+                Reason.REFUSED, f"{bucket!r} cannot be addressed: {error}", operation="s3:GetObject"
+            ) from error
+        return BucketEndpoint(url, "key")

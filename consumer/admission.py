@@ -1,0 +1,183 @@
+"""What may be in flight at once: slots for deliveries and requests, bytes for their buffers. Both first come, first
+served, for the queue, HTTP and the command line together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Slots:
+    """Worker slots. One is held by each delivery or request in flight.
+
+    A receive *reserves* slots before it asks for messages, so that nothing ages in a local buffer. Reserved slots do
+    no work yet, so a request may use one: otherwise an idle long poll would keep HTTP waiting for 20 s. The messages
+    that such a receive then brings wait for the request to end, with their leases kept.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._active = 0
+        self._reserved = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._reserving: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def active(self) -> int:
+        """Slots that do work now."""
+        return self._active
+
+    @property
+    def free(self) -> int:
+        """Slots that neither work nor wait for a receive's answer."""
+        return max(0, self.capacity - self._active - self._reserved)
+
+    async def reserve(self, most: int) -> int:
+        """Waits for at least one free slot and reserves up to `most`; returns how many."""
+        while not self.free or self._waiting:
+            await self._wait_in(self._reserving)
+        taken = min(most, self.free)
+        self._reserved += taken
+        return taken
+
+    def reserve_more(self, most: int) -> int:
+        """Reserves up to `most` further slots of those that are free now; returns how many."""
+        taken = 0 if self._waiting else min(most, self.free)
+        self._reserved += taken
+        return taken
+
+    def unreserve(self, count: int) -> None:
+        """Gives reserved slots back that a receive did not fill."""
+        self._reserved -= count
+        self._wake()
+
+    async def use_reserved(self) -> None:
+        """Turns a reserved slot into a working one; waits only while a request borrowed it."""
+        try:
+            await self.acquire()
+        finally:
+            self._reserved -= 1
+            self._wake()
+
+    def try_acquire(self) -> bool:
+        """Takes a slot if one is free and nobody waits for it; never waits."""
+        if self._waiting or self.free <= 0:
+            return False
+        self._active += 1
+        return True
+
+    async def acquire(self) -> None:
+        """Takes a slot, waiting in order of arrival."""
+        if not self._waiting and self._active < self.capacity:
+            self._active += 1
+            return
+        while True:
+            await self._wait_in(self._waiting)
+            if self._active < self.capacity:
+                self._active += 1
+                return
+
+    def release(self) -> None:
+        """Gives a working slot back."""
+        self._active -= 1
+        self._wake()
+
+    async def _wait_in(self, queue: deque[asyncio.Future[None]]) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self._wake()  # it was our turn, but we leave: the next one takes it
+            raise
+        finally:
+            if future in queue:
+                queue.remove(future)
+
+    def _wake(self) -> None:
+        room = self.capacity - self._active
+        for queue in (self._waiting, self._reserving):
+            while queue and room > 0:
+                future = queue.popleft()
+                if not future.done():
+                    future.set_result(None)
+                    room -= 1
+
+
+class MemoryBudget:
+    """Bytes that all copies together may hold in buffers.
+
+    Each copy asks once, before it opens its source, so nobody holds one part while waiting for another (no
+    deadlock). A wish above the whole budget is cut to it: such a copy runs alone.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.used = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def reserve(self, wanted: int) -> AsyncIterator[Reservation]:
+        """Holds `wanted` bytes while the block runs, waiting in order of arrival."""
+        reservation = Reservation(self, min(wanted, self.total))
+        await self._take(reservation.size)
+        try:
+            yield reservation
+        finally:
+            self._give(reservation.size)
+
+    async def _take(self, size: int) -> None:
+        if not self._waiting and self.used + size <= self.total:
+            self.used += size
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (size, future)
+        self._waiting.append(entry)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self._give(size)
+            elif entry in self._waiting:
+                self._waiting.remove(entry)
+                self._give(0)
+            raise
+
+    def _give(self, size: int) -> None:
+        self.used -= size
+        while self._waiting:
+            wanted, future = self._waiting[0]
+            if future.cancelled():
+                self._waiting.popleft()
+            elif self.used + wanted <= self.total:
+                self._waiting.popleft()
+                self.used += wanted
+                future.set_result(None)
+            else:
+                return
+
+    def try_grow(self, more: int) -> bool:
+        if self._waiting or self.used + more > self.total:
+            return False
+        self.used += more
+        return True
+
+
+class Reservation:
+    """Bytes held of a MemoryBudget."""
+
+    def __init__(self, budget: MemoryBudget, size: int) -> None:
+        self._budget = budget
+        self.size = size
+
+    def covers(self, needed: int) -> bool:
+        """Whether `needed` bytes are held, growing the reservation if that is possible without waiting."""
+        needed = min(needed, self._budget.total)
+        if needed > self.size:
+            if not self._budget.try_grow(needed - self.size):
+                return False
+            self.size = needed
+        return True

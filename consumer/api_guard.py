@@ -1,0 +1,201 @@
+"""Who may use `/v1/*`, and how much of a request is read before that is known: nothing.
+
+Plain ASGI, no web framework. Why the `Host` header matters: without a token only this machine may call, but a
+web page open in a browser on this machine can, too, after pointing its own name at 127.0.0.1 (DNS rebinding).
+Such a request carries the page's name as `Host`. Forwarded headers are never read: anybody can send them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import json
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from consumer.api_port import ApiConfig
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_HOST_HEADER = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^:\[\]/@\s]+))(?::[0-9]{0,5})?")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address, without port or brackets, is loopback: what `API_HOST` is asked."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def host_header_is_loopback(value: bytes) -> bool:
+    """Whether a `Host` header names loopback: `localhost`, 127.0.0.0/8 or `[::1]`, with or without a port."""
+    match = _HOST_HEADER.fullmatch(value.decode("latin-1").strip())
+    return match is not None and is_loopback(match["v6"] or match["name"])
+
+
+class Refusal(Exception):
+    """An answer given instead of the application's."""
+
+    def __init__(self, status: int, detail: str, **headers: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+async def answer(send: Send, refusal: Refusal) -> None:
+    """Sends a refusal as `{"detail": …}`."""
+    body = json.dumps({"detail": refusal.detail}).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
+
+
+class HeadAsGet:
+    """Answers HEAD on what can be had with GET; the server leaves the body out."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
+
+
+class Guard:
+    """Lets a request for `/v1/*` through when it is allowed to, small enough, and arrives in time.
+
+    Whatever the application raises becomes a 500 that says nothing about it; `on_error` is told.
+    """
+
+    def __init__(self, app: App, config: ApiConfig, on_error: Callable[[Exception], None]) -> None:
+        self._app = app
+        self._config = config
+        self._on_error = on_error
+        self._token = config.token.encode("utf-8", "surrogateescape") if config.token else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def note_start(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._serve(scope, receive, note_start)
+        except Exception as error:
+            self._on_error(error)
+            if started:
+                raise  # half an answer is out: only closing the connection tells the client
+            await answer(send, Refusal(500, "internal error; the program's log has the details"))
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if path != "/v1" and not path.startswith("/v1/"):
+            await self._app(scope, receive, send)
+            return
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        try:
+            self._admit(headers)
+            body = await self._read_body(headers, receive)
+        except Refusal as refusal:
+            if _values(headers, b"expect"):
+                # The client holds its body back until it hears from us; what comes next on this connection
+                # could be that body or a new request.
+                refusal.headers["connection"] = "close"
+            await answer(send, refusal)
+            return
+        if body is not None:
+            await self._app(scope, _replay(body, receive), send)
+
+    def _admit(self, headers: list[tuple[bytes, bytes]]) -> None:
+        if self._token is not None:
+            if not _bearer_matches(headers, self._token):
+                raise Refusal(
+                    401,
+                    "a valid API token is needed: send 'Authorization: Bearer <API_TOKEN>'",
+                    www_authenticate="Bearer",
+                )
+        elif not self._config.host_is_loopback:
+            raise Refusal(
+                403,
+                "/v1 is closed: API_HOST is not a loopback address and no API_TOKEN is set; "
+                "set API_TOKEN and send it as a bearer token, or set API_HOST=127.0.0.1",
+            )
+        else:
+            hosts = _values(headers, b"host")
+            if len(hosts) != 1 or not host_header_is_loopback(hosts[0]):
+                raise Refusal(
+                    403,
+                    "without an API_TOKEN, /v1 answers only requests whose Host header is localhost, in "
+                    "127.0.0.0/8 or [::1] (against DNS rebinding); use such a name, or set API_TOKEN",
+                )
+
+    async def _read_body(self, headers: list[tuple[bytes, bytes]], receive: Receive) -> bytes | None:
+        """The whole body, which the application would hold in memory as well; None when the client left."""
+        limit = self._config.max_body_bytes
+        too_large = Refusal(413, f"the request body is larger than {limit} bytes; send fewer keys at a time")
+        if any(value.isdigit() and int(value[:20]) > limit for value in _values(headers, b"content-length")):
+            raise too_large
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._config.body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    piece: bytes = message.get("body", b"")
+                    size += len(piece)
+                    if size > limit:
+                        raise too_large
+                    pieces.append(piece)
+                    if not message.get("more_body", False):
+                        return b"".join(pieces)
+        except TimeoutError:
+            raise Refusal(
+                408,
+                f"the request body did not arrive within {self._config.body_seconds:g} s",
+                connection="close",
+            ) from None
+
+
+def _values(headers: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    return [value for key, value in headers if key.lower() == name]
+
+
+def _bearer_matches(headers: list[tuple[bytes, bytes]], token: bytes) -> bool:
+    values = _values(headers, b"authorization")
+    if len(values) != 1:
+        return False
+    scheme, _, given = values[0].partition(b" ")
+    # The comparison comes first and always runs: its time must not tell how much of the token was guessed.
+    return hmac.compare_digest(given.strip(b" \t"), token) and scheme.lower() == b"bearer"
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    told = False
+
+    async def replayed() -> Message:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed

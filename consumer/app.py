@@ -1,0 +1,277 @@
+"""The composition root: from settings to running parts. The only place that knows which adapters there are."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+
+from consumer import __version__
+from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
+from consumer.adapters.gcs import GcsDestination
+from consumer.adapters.gcs_auth import GoogleToken, NoToken
+from consumer.adapters.http import new_session
+from consumer.adapters.s3 import S3Source
+from consumer.adapters.sqs import SqsQueue
+from consumer.admission import MemoryBudget, Slots
+from consumer.api_port import ApiConfig
+from consumer.checks import Check, Patience, Status, check_destination, check_queue, check_source
+from consumer.daemon import MOST_POLLERS, Daemon
+from consumer.decide import ForeignRule, MissingRule, Policy
+from consumer.errors import EndpointError
+from consumer.lease import LeaseKeeper
+from consumer.metrics import Metrics
+from consumer.model import ObjectRef, Outcome
+from consumer.observe import Telemetry
+from consumer.pause import Gate
+from consumer.pipeline import Pipeline
+from consumer.ports import Observer
+from consumer.replay import Replays
+from consumer.replicate import Replicator
+from consumer.settings import Settings
+from consumer.settle import RetryPolicy
+
+GOOGLE_ENDPOINT = "https://storage.googleapis.com"
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The stores and the engine between them."""
+
+    source: S3Source
+    destination: GcsDestination
+    replicator: Replicator
+    slots: Slots
+    budget: MemoryBudget
+    aws: boto3.Session
+
+
+@asynccontextmanager
+async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[Engine]:
+    """The engine on the stores that the settings name; nothing is asked of them yet."""
+    secret, token = settings.aws_secret_access_key, settings.aws_session_token
+    aws = new_aws_session(
+        settings.aws_region,
+        settings.aws_access_key_id,
+        secret.get_secret_value() if secret else None,
+        token.get_secret_value() if token else None,
+    )
+    async with new_session() as http:
+        source = S3Source(
+            http,
+            AwsCredentials(aws),
+            Endpoints(aws, settings.s3_endpoint_url),
+            observer,
+            region=settings.aws_region,
+            custom_endpoint=settings.s3_endpoint_url is not None,
+            request_payer=settings.s3_request_payer,
+        )
+        emulator = settings.storage_emulator_host
+        credentials_file = settings.google_application_credentials
+        destination = GcsDestination(
+            http,
+            NoToken() if emulator else GoogleToken(str(credentials_file) if credentials_file else None),
+            observer,
+            bucket=settings.gcs_bucket_name,
+            endpoint=emulator or GOOGLE_ENDPOINT,
+        )
+        budget = MemoryBudget(settings.memory_budget_bytes)
+        replicator = Replicator(
+            source,
+            destination,
+            budget,
+            observer,
+            policy=Policy(
+                settings.replicate_deletes,
+                MissingRule(settings.on_missing_object),
+                ForeignRule(settings.on_foreign_object),
+            ),
+            key_prefix=settings.gcs_key_prefix,
+            bucket_allowed=settings.allowed,
+        )
+        yield Engine(source, destination, replicator, Slots(settings.concurrency), budget, aws)
+
+
+def new_queue(settings: Settings, aws: boto3.Session) -> SqsQueue:
+    """The queue that the settings name."""
+
+    def make_client(config: Any) -> Any:
+        return aws.client("sqs", endpoint_url=settings.sqs_endpoint_url, config=config)
+
+    assert settings.sqs_queue_url is not None
+    return SqsQueue(
+        make_client,
+        settings.sqs_queue_url,
+        dlq_url=settings.sqs_dlq_url,
+        wait_seconds=settings.sqs_wait_time_seconds,
+        visibility_timeout=settings.sqs_visibility_timeout_seconds,
+        pollers=MOST_POLLERS,
+    )
+
+
+async def run_checks(settings: Settings, engine: Engine, queue: SqsQueue | None) -> list[Check]:
+    """All start-up checks side by side, each tried until the time for start-up is over."""
+    patience = Patience(settings.startup_timeout_seconds, time.monotonic)
+    checks = [
+        check_source(engine.source, settings, patience),
+        check_destination(engine.destination, settings, patience),
+    ]
+    if queue is not None:
+        checks.append(check_queue(queue, settings, patience))
+    return [check for group in await asyncio.gather(*checks) for check in group]
+
+
+async def check_all(settings: Settings) -> list[Check]:
+    """`consumer check`."""
+    telemetry = Telemetry(Metrics(__version__))
+    async with open_engine(settings, telemetry) as engine:
+        return await run_checks(settings, engine, new_queue(settings, engine.aws))
+
+
+async def replicate_objects(settings: Settings, refs: Sequence[ObjectRef]) -> AsyncIterator[Outcome]:
+    """`consumer replicate`: the outcomes in the order asked, each as soon as it and those before it are known."""
+    telemetry = Telemetry(Metrics(__version__))
+    async with open_engine(settings, telemetry) as engine, asyncio.TaskGroup() as group:
+        checks = await run_checks(settings, engine, None)
+        raise_failed(checks)
+        gate = Gate(engine.source, engine.destination, None, telemetry, time.monotonic)
+        replays = Replays(engine.replicator, engine.slots, gate, telemetry, origin="cli")
+        for outcome in [group.create_task(replays.replicate(ref, 86_400.0)) for ref in refs]:
+            yield await outcome
+
+
+def raise_failed(checks: Sequence[Check]) -> None:
+    """Raises EndpointError when an endpoint did not answer as it must."""
+    failed = [check for check in checks if check.status is Status.FAILED]
+    if failed:
+        raise EndpointError(
+            "\n".join(
+                f"{check.name} {check.target}: {check.detail}{f'. {check.hint}' if check.hint else ''}"
+                for check in failed
+            )
+        )
+
+
+class App:
+    """One daemon with its sidecar. `run` returns the exit code."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metrics = Metrics(__version__)
+        self._telemetry = Telemetry(self._metrics)
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+
+    def stop(self) -> None:
+        """Asks for a drain; asked again, stops at once."""
+        if self._stop.is_set():
+            self._stop_now.set()
+        else:
+            self._telemetry.stopping("draining")
+        self._stop.set()
+
+    async def run(self, *, started: asyncio.Event | None = None) -> int:
+        """0 after a clean drain, 1 after a drain cut short. Raises EndpointError when start-up fails."""
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        async with AsyncExitStack() as stack:
+            engine = await stack.enter_async_context(open_engine(settings, self._telemetry))
+            queue = new_queue(settings, engine.aws)
+            daemon = self._daemon(engine, queue)
+            await self._serve(stack, daemon)
+            if not await self._start_up(engine, queue):
+                return 0
+            self._telemetry.started(settings.public())
+            if started is not None:
+                started.set()
+            clean = await daemon.run(self._stop, self._stop_now)
+            self._telemetry.stopping("drained" if clean else "stopped before everything was done")
+            return 0 if clean else 1
+
+    async def _serve(self, stack: AsyncExitStack, daemon: Daemon) -> None:
+        # Imported here: nothing else needs the web framework.
+        from consumer.api import build_api
+        from consumer.api_server import Sidecar
+
+        settings = self._settings
+        config = ApiConfig(
+            s3_target=settings.s3_target,
+            gcs_target=settings.gcs_target,
+            token=settings.api_token.get_secret_value() if settings.api_token else None,
+            host_is_loopback=settings.is_loopback_host,
+            version=__version__,
+        )
+        sidecar = Sidecar(
+            build_api(daemon, config=config, observer=self._telemetry),
+            host=settings.api_host,
+            port=settings.api_port,
+        )
+        port = await sidecar.start()
+        stack.push_async_callback(sidecar.stop)
+        self._telemetry.listening(settings.api_host, port)
+
+    async def _start_up(self, engine: Engine, queue: SqsQueue) -> bool:
+        """Whether the daemon may start; False when it was asked to stop meanwhile."""
+        checking = asyncio.ensure_future(run_checks(self._settings, engine, queue))
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({checking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not checking.done():
+                return False
+            checks = checking.result()
+        finally:
+            for task in (checking, stopping):
+                task.cancel()
+            with suppress(asyncio.CancelledError):
+                await checking
+        for check in checks:
+            self._telemetry.checked(check.name, check.target, check.status, check.detail, check.hint)
+        raise_failed(checks)
+        return True
+
+    def _daemon(self, engine: Engine, queue: SqsQueue) -> Daemon:
+        settings, telemetry = self._settings, self._telemetry
+        gate = Gate(engine.source, engine.destination, queue, telemetry, time.monotonic)
+        clock = asyncio.get_running_loop().time
+        leases = LeaseKeeper(queue, telemetry, clock)
+        pipeline = Pipeline(
+            queue,
+            engine.replicator,
+            leases,
+            engine.slots,
+            gate,
+            telemetry,
+            retry_policy=RetryPolicy(
+                settings.retry_base_seconds,
+                settings.retry_max_seconds,
+                settings.max_receive_count,
+                settings.retry_min_age_seconds,
+            ),
+            clock=clock,
+            wall_clock=time.time,
+        )
+        self._metrics.watch(
+            messages_in_flight=lambda: pipeline.in_flight, buffer_bytes=lambda: engine.budget.used
+        )
+        return Daemon(
+            queue,
+            pipeline,
+            Replays(engine.replicator, engine.slots, gate, telemetry, origin="http"),
+            leases,
+            gate,
+            engine.slots,
+            telemetry,
+            render_metrics=self._metrics.render,
+            bucket_allowed=settings.allowed,
+            drain_seconds=settings.drain_timeout_seconds,
+            clock=clock,
+            wall_clock=time.time,
+        )

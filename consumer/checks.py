@@ -1,0 +1,193 @@
+"""The start-up checks: what was tried, what answered, what to do about it. They need no more rights than the work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from consumer.adapters.gcs import GcsDestination
+from consumer.adapters.s3 import S3Source
+from consumer.adapters.sqs import QueueDescription, SqsQueue
+from consumer.errors import Reason, ReplicatorError
+from consumer.settings import Settings
+
+_FIRST_WAIT_SECONDS: Final = 0.5
+_LONGEST_WAIT_SECONDS: Final = 5.0
+_MIN_VISIBILITY_SECONDS: Final = 30
+_MIN_MESSAGE_BYTES: Final = 64 * 1024
+
+
+class Status(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the table. `target` is what was asked, `detail` what it said, `hint` what to do."""
+
+    name: str
+    target: str
+    status: Status
+    detail: str
+    hint: str = ""
+
+
+Clock = Callable[[], float]
+Attempt = Callable[[], Awaitable[list[Check]]]
+
+
+async def check_source(source: S3Source, settings: Settings, patience: Patience) -> list[Check]:
+    """Each allowed bucket answers; without a list of them, the endpoint does."""
+    endpoint = settings.s3_endpoint_url or f"AWS S3 in {settings.aws_region}"
+    if not settings.source_buckets:
+        return await patience.with_target("S3", endpoint, lambda: _check_endpoint(source, endpoint))
+    found: list[Check] = []
+    for bucket in settings.source_buckets:
+        target = f"s3://{bucket} at {endpoint}"
+
+        async def attempt(bucket: str = bucket, target: str = target) -> list[Check]:
+            return [await _check_bucket(source, bucket, target)]
+
+        found += await patience.with_target("S3", target, attempt)
+    return found
+
+
+async def _check_endpoint(source: S3Source, endpoint: str) -> list[Check]:
+    await source.probe(None)
+    return [Check("S3", endpoint, Status.OK, "answers, and takes our credentials")]
+
+
+async def _check_bucket(source: S3Source, bucket: str, target: str) -> Check:
+    try:
+        await source.probe(bucket)
+    except ReplicatorError as error:
+        if error.reason is not Reason.SOURCE_FORBIDDEN:
+            raise
+        return Check(
+            "S3",
+            target,
+            Status.WARNING,
+            "answers, but does not say whether objects may be read",
+            "grant s3:GetObject on its objects, and s3:ListBucket on the bucket: without it a missing object "
+            "cannot be told from a forbidden one",
+        )
+    return Check("S3", target, Status.OK, "objects can be read")
+
+
+async def check_destination(
+    destination: GcsDestination, settings: Settings, patience: Patience
+) -> list[Check]:
+    """The bucket is there, and objects may be created, read and replaced."""
+    target = f"gs://{settings.gcs_bucket_name} at {settings.gcs_target}"
+
+    async def attempt() -> list[Check]:
+        await destination.probe()
+        return [Check("GCS", target, Status.OK, "objects can be created, read and replaced")]
+
+    return await patience.with_target("GCS", target, attempt)
+
+
+async def check_queue(queue: SqsQueue, settings: Settings, patience: Patience) -> list[Check]:
+    """The queue can be read, and is set up so that nothing gets lost."""
+    target = settings.sqs_queue_url or ""
+
+    async def attempt() -> list[Check]:
+        description = await queue.describe()
+        return [*_queue_checks(description, settings, target)]
+
+    return await patience.with_target("SQS", target, attempt)
+
+
+def _queue_checks(queue: QueueDescription, settings: Settings, target: str) -> list[Check]:
+    if queue.fifo:
+        return [
+            Check(
+                "SQS",
+                target,
+                Status.FAILED,
+                "is a FIFO queue",
+                "S3 cannot notify FIFO queues: use a standard one",
+            )
+        ]
+    dead_letters = f"dead letters go to {queue.dlq_url}" if queue.dlq_url else "no dead-letter queue"
+    checks = [Check("SQS", target, Status.OK, f"about {queue.visible} messages wait; {dead_letters}")]
+
+    def warn(detail: str, hint: str) -> None:
+        checks.append(Check("SQS", target, Status.WARNING, detail, hint))
+
+    if queue.redrive_max_receive_count is None:
+        warn(
+            "has no redrive policy",
+            "set one with a maxReceiveCount well above MAX_RECEIVE_COUNT: it is the backstop for crashes",
+        )
+    elif queue.redrive_max_receive_count <= settings.max_receive_count:
+        warn(
+            f"its maxReceiveCount {queue.redrive_max_receive_count} is not above MAX_RECEIVE_COUNT "
+            f"{settings.max_receive_count}",
+            "raise it well above: SQS would move messages away without a reason before this program gives up",
+        )
+    if not queue.dlq_url:
+        warn(
+            f"no dead-letter queue is known{f': {queue.dlq_error}' if queue.dlq_error else ''}",
+            "set SQS_DLQ_URL or a redrive policy: until then failed messages go round for ever",
+        )
+    elif queue.dlq_error:
+        warn(
+            f"the dead-letter queue cannot be looked at: {queue.dlq_error}",
+            "allow sqs:GetQueueAttributes on it",
+        )
+    elif queue.dlq_retention_seconds is not None and queue.dlq_retention_seconds <= queue.retention_seconds:
+        warn(
+            f"the dead-letter queue keeps messages {queue.dlq_retention_seconds} s, not longer than the queue's "
+            f"{queue.retention_seconds} s",
+            "raise its MessageRetentionPeriod: a redriven message keeps its first send time and would expire early",
+        )
+    visibility = settings.sqs_visibility_timeout_seconds or queue.visibility_timeout
+    if visibility < _MIN_VISIBILITY_SECONDS:
+        warn(
+            f"the visibility timeout is {visibility} s",
+            "use 30 s or more: a short stall would hand messages to another consumer",
+        )
+    if queue.maximum_message_size < _MIN_MESSAGE_BYTES:
+        warn(
+            f"its MaximumMessageSize is {queue.maximum_message_size} bytes",
+            "raise it to 64 KiB or more: S3 cannot deliver larger notifications",
+        )
+    return checks
+
+
+class Patience:
+    """Tries a check again until it answers or the time for start-up is over. Seconds on `clock`."""
+
+    def __init__(
+        self, seconds: float, clock: Clock, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        self._seconds = seconds
+        self._until = clock() + seconds
+        self._clock = clock
+        self._sleep = sleep
+
+    async def with_target(self, name: str, target: str, attempt: Attempt) -> list[Check]:
+        """The checks that `attempt` makes, or the failure that was left when the time was over."""
+        tries, wait = 0, _FIRST_WAIT_SECONDS
+        while True:
+            tries += 1
+            try:
+                async with asyncio.timeout(max(self._until - self._clock(), 2.0)):
+                    return await attempt()
+            except TimeoutError:
+                failure = ReplicatorError(Reason.TIMEOUT, "no answer in time", hint="check the endpoint")
+            except ReplicatorError as error:
+                failure = error
+            left = self._until - self._clock()
+            if left <= 0:
+                tried = f"tried {tries} times in {self._seconds:g} s" if tries > 1 else "tried once"
+                detail = f"{failure.operation + ': ' if failure.operation else ''}{failure.message}; {tried}"
+                return [Check(name, target, Status.FAILED, detail, failure.hint)]
+            await self._sleep(min(wait, left))
+            wait = min(wait * 2, _LONGEST_WAIT_SECONDS)

@@ -1,0 +1,69 @@
+"""Who wrote a replica, and from which state of its source: the metadata that says so.
+
+The identity of a source state is its bucket, key, version id, ETag, LastModified (whole seconds), size and a digest
+of the metadata that is carried over; a metadata-only self-copy may keep all the rest. It is written in the very
+request that creates the replica, never patched on afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Final
+
+from consumer.model import CarriedMetadata, ObjectRef, Replica, SourceObject
+
+PREFIX: Final = "replicator-"
+SOURCE: Final = "replicator-source"
+ETAG: Final = "replicator-etag"
+VERSION_ID: Final = "replicator-version-id"
+LAST_MODIFIED: Final = "replicator-last-modified"
+METADATA_DIGEST: Final = "replicator-metadata-digest"
+VERIFICATION: Final = "replicator-verification"
+
+_COMPARED: Final = (SOURCE, ETAG, VERSION_ID, LAST_MODIFIED, METADATA_DIGEST)
+
+
+def metadata_digest(carried: CarriedMetadata) -> str:
+    """A digest of all that a replica carries over besides the bytes; 32 hexadecimal digits."""
+    fields = [
+        carried.content_type,
+        carried.content_encoding,
+        carried.content_language,
+        carried.content_disposition,
+        carried.cache_control,
+        sorted(carried.user.items()),
+    ]
+    return hashlib.sha256(json.dumps(fields, separators=(",", ":")).encode()).hexdigest()[:32]
+
+
+def identity(source: SourceObject) -> dict[str, str]:
+    """The custom metadata that states which source state a replica is made of (without the verification grade)."""
+    values = {
+        SOURCE: source.ref.uri,
+        ETAG: source.etag,
+        LAST_MODIFIED: datetime.fromtimestamp(source.last_modified, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        METADATA_DIGEST: metadata_digest(source.carried),
+    }
+    if source.version_id is not None:
+        values[VERSION_ID] = source.version_id
+    return values
+
+
+def is_ours(replica: Replica, ref: ObjectRef) -> bool:
+    """Whether this program wrote the replica for this very source; another bucket's replica is foreign too."""
+    return replica.metadata.get(SOURCE) == ref.uri
+
+
+def same_identity(replica: Replica, source: SourceObject) -> bool:
+    """Whether the replica was made of exactly this source state."""
+    wanted = identity(source)
+    return replica.size == source.size and all(
+        replica.metadata.get(name) == wanted.get(name) for name in _COMPARED
+    )
+
+
+def same_state(one: SourceObject, other: SourceObject) -> bool:
+    """Whether two reads of the source saw the same state."""
+    return one.size == other.size and identity(one) == identity(other)

@@ -1,0 +1,352 @@
+"""The values that travel through the program: frozen, without behaviour beyond naming themselves.
+
+Values go down (Delivery → ObjectEvent → SourceObject), outcomes come up. The typed events at the end of this file
+are what the core tells the outside about itself: `observe` turns each into one log line and one metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from consumer.errors import Kind, Reason, ReplicatorError, kind_of
+
+MIB: Final = 1024 * 1024
+
+MAX_HOLD_SECONDS: Final = 12 * 3600
+"""How long SQS lets one receipt hold a message in all (AWS, "Amazon SQS visibility timeout")."""
+
+
+class EventKind(StrEnum):
+    """What an event hints at. The source's state now decides; the kind matters only when the object is gone."""
+
+    CREATED = "created"
+    DELETED = "deleted"
+    IGNORED = "ignored"
+    MANUAL = "manual"
+    """Asked for by a person (HTTP, CLI): a missing source is an answer, never a deletion."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """Where a source object lives. `key` is the raw key, never URL-encoded."""
+
+    bucket: str
+    key: str
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectEvent:
+    """One record of a notification: a hint that something happened to an object.
+
+    `size` in bytes and `region` are hints as well; `time` is when the source says that it happened.
+    """
+
+    kind: EventKind
+    ref: ObjectRef
+    name: str = ""
+    size: int | None = None
+    region: str | None = None
+    version_id: str | None = None
+    sequencer: str | None = None
+    time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedMetadata:
+    """What a replica takes over from its source besides the bytes."""
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+    content_language: str | None = None
+    content_disposition: str | None = None
+    cache_control: str | None = None
+    user: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceObject:
+    """A state of a source object, as one read of it told.
+
+    `etag` is opaque and without quotes; `last_modified` in whole seconds since the epoch; `version_id` is None when
+    the bucket has no versions (`null` counts as none); `checksums` maps an algorithm (`crc32c`, `crc64nvme`, `crc32`,
+    `sha256`, `sha1`) to the base64 value S3 stores; `checksums_composite` says that they are checksums of checksums.
+    `md5_etag` says that the ETag is the MD5 of the bytes (one part); `encrypted_etag` that KMS or SSE-C makes the ETag
+    say nothing about the bytes.
+    """
+
+    ref: ObjectRef
+    size: int
+    etag: str
+    last_modified: int
+    version_id: str | None = None
+    carried: CarriedMetadata = field(default_factory=CarriedMetadata)
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    checksums_composite: bool = False
+    md5_etag: bool = False
+    encrypted_etag: bool = False
+    region: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """An object at the destination, as one read of it (or the answer to a write) told.
+
+    `crc32c` as an unsigned integer and `md5` as 16 raw bytes, or None when the store does not tell.
+    """
+
+    name: str
+    generation: int
+    size: int
+    crc32c: int | None = None
+    md5: bytes | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NewObject:
+    """What is to be written: the name, what it carries, and the state of the destination that it may replace.
+
+    `if_generation` 0 means "absent"; any other value is the very generation to be replaced.
+    """
+
+    name: str
+    size: int
+    if_generation: int
+    carried: CarriedMetadata
+    metadata: Mapping[str, str]
+
+
+class Result(StrEnum):
+    """How one object ended: the `result` label of `objects_total`."""
+
+    COPIED = "copied"
+    ALREADY_REPLICATED = "already_replicated"
+    ADOPTED = "adopted"
+    DELETED = "deleted"
+    MISSING = "missing"
+    IGNORED = "ignored"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failure as a value: what `settle` decides from and what a dead letter shows."""
+
+    kind: Kind
+    reason: Reason
+    message: str
+    hint: str = ""
+    operation: str = ""
+    retry_after: float | None = None
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """The failure that an exception stands for; anything unknown is retryable, reason `unexpected`."""
+        if isinstance(error, ReplicatorError):
+            return cls(
+                error.kind, error.reason, error.message, error.hint, error.operation, error.retry_after
+            )
+        return cls(kind_of(Reason.UNEXPECTED), Reason.UNEXPECTED, f"unexpected {type(error).__name__}")
+
+    def __str__(self) -> str:
+        operation = f"{self.operation}: " if self.operation else ""
+        return f"{operation}{self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one object's event ended. `seconds` is the time it took; `bytes` what was moved."""
+
+    event: ObjectEvent
+    result: Result
+    reason: Reason
+    destination: str = ""
+    size: int = 0
+    generation: int | None = None
+    crc32c: str | None = None
+    verification: str | None = None
+    failure: Failure | None = None
+    seconds: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        return self.failure is not None
+
+
+def failed(event: ObjectEvent, failure: Failure, destination: str = "") -> Outcome:
+    """The outcome of an event whose object could not be replicated."""
+    return Outcome(event, Result.FAILED, failure.reason, destination, failure=failure)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One receipt of one message. `received_at` on the loop's clock; `sent_at` in seconds since the epoch.
+
+    `receive_count` counts this receipt. `lease_seconds` is the visibility timeout that it was received with.
+    """
+
+    id: str
+    receipt_handle: str = field(repr=False)
+    body: str = field(repr=False)
+    receive_count: int
+    sent_at: float
+    received_at: float
+    lease_seconds: int
+    attributes: Mapping[str, Mapping[str, object]] = field(default_factory=dict, repr=False)
+    source: str = "sqs"
+
+
+# --- What the core tells the outside -------------------------------------------------------------------------------
+
+
+class Settlement(StrEnum):
+    """How a message ended: the `outcome` label of `messages_settled_total`."""
+
+    ACKED = "acked"
+    RETRIED = "retried"
+    DEAD_LETTERED = "dead_lettered"
+    RELEASED = "released"
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesReceived:
+    source: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class PollCompleted:
+    """A receive answered, whether it brought messages or not. `at` in seconds since the epoch."""
+
+    source: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveFailed:
+    source: str
+    failure: Failure
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFinished:
+    outcome: Outcome
+    origin: str
+    lag_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageSettled:
+    delivery: Delivery
+    settlement: Settlement
+    records: int
+    reason: Reason | None = None
+    error: str = ""
+    delay: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SettleFailed:
+    """A delete, a visibility change or a dead-letter send did not succeed; the message will come again."""
+
+    delivery: Delivery
+    operation: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class NoDeadLetterQueue:
+    """A message should be dead-lettered, but no dead-letter queue is known: it goes back with the longest delay."""
+
+    delivery: Delivery
+    reason: Reason
+    error: str
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseExtended:
+    source: str
+    count: int
+    result: str
+    """`extended`, `failed` (will be tried again) or `capped` (the queue's 12 h limit)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEnded:
+    """The lease of a message was lost: its work is stopped and nothing is settled."""
+
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    reason: Reason
+    after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRetried:
+    """A remote call is tried again inside one copy (the short transport retries)."""
+
+    operation: str
+    attempt: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """About how many messages the queue holds; `dead_letters` is None when no dead-letter queue is known."""
+
+    visible: int
+    in_flight: int
+    delayed: int
+    dead_letters: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoopLagged:
+    """How late the event loop woke a task, in seconds: what everything else has to wait, too."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class UnexpectedError:
+    """Something failed that no rule foresees; logged with its traceback."""
+
+    where: str
+    error: BaseException
+
+
+Event = (
+    MessagesReceived
+    | PollCompleted
+    | ReceiveFailed
+    | ObjectFinished
+    | MessageSettled
+    | SettleFailed
+    | NoDeadLetterQueue
+    | LeaseExtended
+    | LeaseEnded
+    | Paused
+    | Resumed
+    | OperationRetried
+    | QueueDepth
+    | LoopLagged
+    | UnexpectedError
+)

@@ -1,0 +1,86 @@
+"""The rules for names: which bucket names are believed, and which destination names are possible.
+
+Object names are never repaired: a replica has exactly the prefix plus the source's key, or none at all.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from consumer.errors import Reason, ReplicatorError
+
+TEMPORARY_PREFIX: Final = ".cross-cloud-replicator/"
+"""Where the program keeps its own temporary objects. Nothing below it is ever replicated."""
+
+_MAX_NAME_BYTES: Final = 1024
+_ACME_PREFIX: Final = ".well-known/acme-challenge/"
+_BUCKET: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether `name` lies below the program's own temporary prefix."""
+    return name.startswith(TEMPORARY_PREFIX)
+
+
+def is_bucket_name(name: str) -> bool:
+    """Whether S3 has, or once allowed, such a bucket name.
+
+    The rule is the legacy one of us-east-1 (3 to 255 characters, upper case and `_` too), as such buckets
+    still exist; https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html has today's. Whatever
+    passes is safe in a URL's path or host: no slash, no control character, no empty label.
+    """
+    return _BUCKET.fullmatch(name) is not None
+
+
+def check_bucket_name(name: str) -> None:
+    """Raises `name_not_allowed` (permanent) when `name` cannot be an S3 bucket's; see `is_bucket_name`."""
+    if not is_bucket_name(name):
+        raise ReplicatorError(
+            Reason.NAME_NOT_ALLOWED,
+            f"{name[:64]!a} is not a bucket name",
+            hint="3 to 255 letters, digits, '.', '-' and '_'; a letter or digit first and last; no '..'",
+        )
+
+
+def destination_name(prefix: str, key: str) -> str:
+    """The name of the replica: `prefix` followed by `key`, exactly.
+
+    Raises `name_not_allowed` (permanent) when Cloud Storage forbids that name, by the rules of
+    https://cloud.google.com/storage/docs/objects#naming. What Google merely advises against (control
+    characters that XML 1.0 lacks, `#`, `*`, `?`, brackets) is let through. Hierarchical namespaces take at
+    most 512 bytes for the folders and 512 for the rest; only the store knows the bucket's kind and can refuse.
+    """
+    name = prefix + key
+    if not name:
+        raise _forbidden("the name is empty", "give the object a key")
+    try:
+        size = len(name) if name.isascii() else len(name.encode())
+    except UnicodeEncodeError:
+        raise _forbidden(
+            "the name holds a lone surrogate, which UTF-8 cannot express",
+            "copy the source object to a valid key",
+        ) from None
+    if size > _MAX_NAME_BYTES:
+        raise _forbidden(
+            f"the name has {size} bytes in UTF-8, more than {_MAX_NAME_BYTES}",
+            "shorten GCS_KEY_PREFIX or the source's key" if prefix else "shorten the source's key",
+        )
+    if "\r" in name or "\n" in name:
+        raise _forbidden(
+            "the name holds a carriage return or line feed",
+            "copy the source object to a key without line breaks",
+        )
+    if name in {".", ".."}:
+        raise _forbidden(f"the name is '{name}'", "set GCS_KEY_PREFIX or rename the source object")
+    if name.startswith(_ACME_PREFIX):
+        raise _forbidden(
+            f"the name begins with '{_ACME_PREFIX}'", "set GCS_KEY_PREFIX or rename the source object"
+        )
+    return name
+
+
+def _forbidden(what: str, remedy: str) -> ReplicatorError:
+    return ReplicatorError(
+        Reason.NAME_NOT_ALLOWED, f"Cloud Storage forbids this object name: {what}", hint=remedy
+    )

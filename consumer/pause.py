@@ -1,0 +1,153 @@
+"""One gate for causes that every message shares: stop receiving, keep what is held, ask again until it is over.
+
+A failure closes the gate only when a look at the bucket (or queue) itself fails too: a 403 on one object says
+nothing about the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from consumer.errors import Kind, Reason, ReplicatorError
+from consumer.model import Failure, Paused, Resumed
+from consumer.ports import DestinationStore, Observer, Queue, SourceStore
+
+FIRST_PROBE_SECONDS: Final = 1.0
+LONGEST_PROBE_SECONDS: Final = 30.0
+_TRUST_SECONDS: Final = 5.0
+"""For how long one answer to a probe speaks for the failures of other messages."""
+
+
+@dataclass(slots=True)
+class _Answer:
+    at: float
+    failure: Failure | None
+
+
+class Gate:
+    """Open while messages may be received. `run` reopens it."""
+
+    def __init__(
+        self,
+        source: SourceStore,
+        destination: DestinationStore,
+        queue: Queue | None,
+        observer: Observer,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._source = source
+        self._destination = destination
+        self._queue = queue
+        self._observer = observer
+        self._clock = clock
+        self._sleep = sleep
+        self._open = asyncio.Event()
+        self._open.set()
+        self._failure: Failure | None = None
+        self._bucket: str | None = None
+        self._since = 0.0
+        self._answers: dict[tuple[str, str | None], _Answer] = {}
+        self._listable: set[str] = set()
+        self._good: set[str] = set()
+        self._closed = asyncio.Event()
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the gate is closed; None while it is open."""
+        return self._failure
+
+    def is_open(self) -> bool:
+        return self._open.is_set()
+
+    async def wait_open(self) -> None:
+        await self._open.wait()
+
+    def succeeded(self, bucket: str) -> None:
+        """Notes that an object of this bucket could be read."""
+        self._good.add(bucket)
+
+    async def judge(self, failure: Failure, bucket: str, *, may_close: bool = True) -> Failure:
+        """The failure as a probe shows it: shared by all (the gate is closed then), or this object's own.
+
+        `may_close` False is for a person's request: a bucket that they mistyped must not stop the queue.
+        """
+        if failure.kind not in (Kind.UNAVAILABLE, Kind.PERMISSION):
+            return failure
+        shared = await self._ask(failure, bucket)
+        if shared is None:
+            if failure.kind is Kind.UNAVAILABLE:
+                return replace(failure, kind=Kind.RETRYABLE)
+            return failure
+        if shared.reason is Reason.SOURCE_FORBIDDEN and bucket not in self._listable:
+            # Without the right to list, a missing probe object is refused too: this proves nothing.
+            return failure if bucket in self._good else replace(failure, kind=Kind.RETRYABLE)
+        shared = replace(shared, kind=Kind.UNAVAILABLE)
+        if shared.reason is Reason.SOURCE_BUCKET_MISSING and self._good - {bucket}:
+            return shared  # other buckets work: theirs must not wait for this one
+        if may_close:
+            self.close(shared, bucket)
+        return shared
+
+    def close(self, failure: Failure, bucket: str | None = None) -> None:
+        """Closes the gate; `run` opens it when a probe succeeds."""
+        if self._failure is None:
+            self._failure, self._bucket, self._since = failure, bucket, self._clock()
+            self._open.clear()
+            self._closed.set()
+            self._observer.emit(Paused(failure))
+
+    async def run(self) -> None:
+        """Probes while closed, less and less often, and opens."""
+        while True:
+            await self._closed.wait()
+            self._closed.clear()
+            delay = FIRST_PROBE_SECONDS
+            while self._failure is not None:
+                await self._sleep(delay)
+                delay = min(delay * 2, LONGEST_PROBE_SECONDS)
+                if await self._probe(self._failure, self._bucket) is None:
+                    self._reopen(self._failure)
+
+    def _reopen(self, failure: Failure) -> None:
+        self._failure = None
+        self._answers.clear()
+        self._open.set()
+        self._observer.emit(Resumed(failure.reason, self._clock() - self._since))
+
+    async def _ask(self, failure: Failure, bucket: str) -> Failure | None:
+        key = (_side(failure), bucket if _side(failure) == "source" else None)
+        known = self._answers.get(key)
+        if known is None or self._clock() - known.at > _TRUST_SECONDS:
+            known = _Answer(self._clock(), await self._probe(failure, bucket))
+            if len(self._answers) > 1_000:
+                self._answers.clear()
+            self._answers[key] = known
+        return known.failure
+
+    async def _probe(self, failure: Failure, bucket: str | None) -> Failure | None:
+        side = _side(failure)
+        try:
+            if side == "queue":
+                if self._queue is not None:
+                    await self._queue.probe()
+            elif side == "destination":
+                await self._destination.probe()
+            else:
+                await self._source.probe(bucket)
+                if bucket is not None:
+                    self._listable.add(bucket)
+        except ReplicatorError as error:
+            found = Failure.of(error)
+            # What passes by itself is no shared cause, unless it is all that the failure was about.
+            return None if found.kind is Kind.RETRYABLE and failure.reason is not found.reason else found
+        return None
+
+
+def _side(failure: Failure) -> str:
+    if failure.operation.startswith("storage."):
+        return "destination"
+    return "queue" if failure.operation.startswith("sqs:") else "source"

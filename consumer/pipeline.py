@@ -1,0 +1,294 @@
+"""One delivery's way: parse → replicate each record → settle. Nothing here knows which queue or which stores."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Final
+
+from consumer.admission import Slots
+from consumer.errors import Kind, LeaseLost, Reason, ReplicatorError
+from consumer.lease import Lease, LeaseKeeper
+from consumer.model import (
+    MAX_HOLD_SECONDS,
+    Delivery,
+    Failure,
+    LeaseEnded,
+    MessageSettled,
+    NoDeadLetterQueue,
+    ObjectEvent,
+    ObjectFinished,
+    Outcome,
+    Result,
+    SettleFailed,
+    Settlement,
+    UnexpectedError,
+)
+from consumer.parse import parse_message
+from consumer.pause import Gate
+from consumer.ports import Observer, Queue
+from consumer.replicate import Replicator
+from consumer.settle import Ack, DeadLetter, Retry, RetryPolicy, Verdict, settle
+
+SHORT_PAUSE_SECONDS: Final = 60.0
+"""How long a held message waits for a pause to end before it goes back to the queue."""
+_RELEASE_SECONDS: Final = 5.0
+
+
+class Pipeline:
+    """Takes deliveries to their end. Every delivery is settled by exactly one verdict, or not at all (lease lost)."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        replicator: Replicator,
+        leases: LeaseKeeper,
+        slots: Slots,
+        gate: Gate,
+        observer: Observer,
+        *,
+        retry_policy: RetryPolicy,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self._queue = queue
+        self._replicator = replicator
+        self._leases = leases
+        self._slots = slots
+        self._gate = gate
+        self._observer = observer
+        self._retry_policy = retry_policy
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._random = random
+        self._waiting: set[asyncio.Task[None]] = set()
+        self.in_flight = 0
+
+    async def handle(self, delivery: Delivery) -> None:
+        """Works on one delivery and settles it, its lease kept until then. A slot was reserved for it.
+
+        Cancelled (by a drain) before the verdict, the message is released; once there is a verdict, it is carried
+        out whatever happens.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        lease = self._leases.hold(delivery, task)
+        self.in_flight += 1
+        started = False
+        try:
+            try:
+                self._waiting.add(task)
+                await self._slots.use_reserved()
+                started = True
+                self._waiting.discard(task)
+                verdict, records = await self._work(delivery)
+            except asyncio.CancelledError:
+                if lease.lost:
+                    # Not ours to settle any more; the cancellation was the keeper's and ends here.
+                    task.uncancel()
+                    self._observer.emit(LeaseEnded(delivery))
+                    return
+                await _uninterrupted(self._release(delivery))
+                raise
+            await _uninterrupted(self._carry_out(lease, verdict, records))
+        finally:
+            self._leases.drop(lease)
+            self.in_flight -= 1
+            self._waiting.discard(task)
+            if started:
+                self._slots.release()
+
+    def release_waiting(self) -> None:
+        """Gives the messages back that still wait for their slot; for a drain."""
+        for task in self._waiting:
+            task.cancel()
+
+    # --- working ------------------------------------------------------------------------------------------------
+
+    async def _work(self, delivery: Delivery) -> tuple[Verdict, int]:
+        try:
+            events = parse_message(delivery.body)
+        except ReplicatorError as error:
+            return DeadLetter(error.reason, str(Failure.of(error)), "unknown"), 0
+        try:
+            outcomes = await self._replicate_all(events, optimistic=delivery.receive_count <= 1)
+            outcomes = await self._wait_out_a_pause(outcomes)
+        except Exception as error:  # noqa: BLE001 - a defect must lose nothing
+            # The engine turns errors into outcomes; what still comes here is a defect.
+            self._observer.emit(UnexpectedError("pipeline", error))
+            failure = Failure.of(error)
+            return Retry(self._retry_policy.max_seconds, failure.reason, str(failure)), len(events)
+        for outcome in outcomes:
+            self._observer.emit(ObjectFinished(outcome, delivery.source, self._lag(outcome)))
+        verdict = settle(
+            outcomes,
+            receive_count=delivery.receive_count,
+            age_seconds=max(0.0, self._wall_clock() - delivery.sent_at),
+            held_seconds=self._clock() - delivery.received_at,
+            policy=self._retry_policy,
+            random=self._random,
+        )
+        return verdict, len(events)
+
+    async def _replicate_all(self, events: Sequence[ObjectEvent], *, optimistic: bool) -> list[Outcome]:
+        """The outcomes in the order of the events. One slot is ours; more are used while they are free."""
+        outcomes: dict[int, Outcome] = {}
+        pending = iter(range(len(events)))
+        async with asyncio.TaskGroup() as group:
+            await self._drain_records(events, pending, outcomes, optimistic, group)
+        return [outcomes[index] for index in range(len(events))]
+
+    async def _drain_records(
+        self,
+        events: Sequence[ObjectEvent],
+        pending: Iterator[int],
+        outcomes: dict[int, Outcome],
+        optimistic: bool,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        for index in pending:
+            while len(events) - len(outcomes) > 1 and self._slots.try_acquire():
+                extra = next(pending, None)
+                if extra is None:
+                    self._slots.release()
+                    break
+                group.create_task(self._in_extra_slot(events[extra], extra, outcomes, optimistic))
+            outcomes[index] = await self._replicate_one(events[index], optimistic)
+
+    async def _in_extra_slot(
+        self, event: ObjectEvent, index: int, outcomes: dict[int, Outcome], optimistic: bool
+    ) -> None:
+        try:
+            outcomes[index] = await self._replicate_one(event, optimistic)
+        finally:
+            self._slots.release()
+
+    async def _replicate_one(self, event: ObjectEvent, optimistic: bool) -> Outcome:
+        return await judge(self._gate, await self._replicator.replicate(event, optimistic=optimistic))
+
+    async def _wait_out_a_pause(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Tries again what a shared cause stopped, once the pause is over, if that is soon."""
+        until = self._clock() + SHORT_PAUSE_SECONDS
+        while any(_unavailable(outcome) for outcome in outcomes) and not self._gate.is_open():
+            try:
+                async with asyncio.timeout(max(0.0, until - self._clock())):
+                    await self._gate.wait_open()
+            except TimeoutError:
+                break
+            again = await self._replicate_all(
+                [outcome.event for outcome in outcomes if _unavailable(outcome)], optimistic=False
+            )
+            replaced = iter(again)
+            outcomes = [next(replaced) if _unavailable(outcome) else outcome for outcome in outcomes]
+        return outcomes
+
+    def _lag(self, outcome: Outcome) -> float | None:
+        """Seconds from the event to the visible object."""
+        time = outcome.event.time
+        if time is None or outcome.result not in (Result.COPIED, Result.DELETED):
+            return None
+        return max(0.0, self._wall_clock() - time.timestamp())
+
+    # --- settling -----------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, lease: Lease, verdict: Verdict, records: int) -> None:
+        delivery = lease.delivery
+        if lease.lost or self._clock() - delivery.received_at >= MAX_HOLD_SECONDS:
+            self._observer.emit(LeaseEnded(delivery))
+            return
+        try:
+            match verdict:
+                case Ack():
+                    await self._ack(delivery, Settlement.ACKED, records)
+                case Retry(delay, reason, error):
+                    await self._retry(delivery, records, delay, reason, error)
+                case DeadLetter():
+                    await self._dead_letter(delivery, verdict, records)
+        except LeaseLost:
+            self._observer.emit(LeaseEnded(delivery))
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, the message comes again
+            if not isinstance(error, ReplicatorError):
+                self._observer.emit(UnexpectedError("settle", error))
+            operation = {Ack: "ack", Retry: "retry"}.get(type(verdict), "dead_letter")
+            self._observer.emit(SettleFailed(delivery, operation, Failure.of(error)))
+
+    async def _ack(
+        self,
+        delivery: Delivery,
+        settlement: Settlement,
+        records: int,
+        reason: Reason | None = None,
+        error: str = "",
+    ) -> None:
+        await self._queue.ack(delivery)
+        self._observer.emit(MessageSettled(delivery, settlement, records, reason, error))
+
+    async def _retry(
+        self, delivery: Delivery, records: int, delay: float, reason: Reason, error: str
+    ) -> None:
+        await self._queue.retry(delivery, delay)
+        self._observer.emit(MessageSettled(delivery, Settlement.RETRIED, records, reason, error, delay))
+
+    async def _dead_letter(self, delivery: Delivery, verdict: DeadLetter, records: int) -> None:
+        if not self._queue.has_dead_letter_queue:
+            delay = self._retry_policy.max_seconds
+            self._observer.emit(NoDeadLetterQueue(delivery, verdict.reason, verdict.error, delay))
+            await self._retry(delivery, records, delay, verdict.reason, verdict.error)
+            return
+        try:
+            await self._queue.dead_letter(delivery, verdict.reason, verdict.error, verdict.source_uri)
+        except ReplicatorError as error:
+            # Nothing is deleted that was not sent.
+            self._observer.emit(SettleFailed(delivery, "dead_letter", Failure.of(error)))
+            await self._retry(
+                delivery, records, self._retry_policy.max_seconds, verdict.reason, verdict.error
+            )
+            return
+        await self._ack(delivery, Settlement.DEAD_LETTERED, records, verdict.reason, verdict.error)
+
+    async def _release(self, delivery: Delivery) -> None:
+        """Gives the message back at once, for another pod to take."""
+        try:
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                await self._queue.retry(delivery, 0)
+        except LeaseLost:
+            self._observer.emit(LeaseEnded(delivery))
+        except (ReplicatorError, TimeoutError) as error:
+            self._observer.emit(SettleFailed(delivery, "release", Failure.of(error)))
+        else:
+            self._observer.emit(MessageSettled(delivery, Settlement.RELEASED, 0))
+
+
+async def judge(gate: Gate, outcome: Outcome, *, may_close: bool = True) -> Outcome:
+    """The outcome with its failure as a probe of the bucket shows it; also tells the gate of successes."""
+    if outcome.failure is None:
+        if outcome.result in (Result.COPIED, Result.ALREADY_REPLICATED, Result.ADOPTED):
+            gate.succeeded(outcome.event.ref.bucket)
+        return outcome
+    failure = await gate.judge(outcome.failure, outcome.event.ref.bucket, may_close=may_close)
+    if failure is outcome.failure:
+        return outcome
+    return Outcome(
+        outcome.event,
+        outcome.result,
+        failure.reason,
+        outcome.destination,
+        failure=failure,
+        seconds=outcome.seconds,
+    )
+
+
+def _unavailable(outcome: Outcome) -> bool:
+    return outcome.failure is not None and outcome.failure.kind is Kind.UNAVAILABLE
+
+
+async def _uninterrupted(work: Awaitable[None]) -> None:
+    """Awaits to the end even when cancelled meanwhile; the cancellation follows."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise

@@ -1,0 +1,139 @@
+"""What the core needs from the outside, as Protocols. Adapters implement them; `app` chooses which.
+
+Every method raises only `ReplicatorError` (and its subclasses) for what the other side does; the adapter translates
+its vendor's exceptions in one function and keeps the cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from consumer.errors import Reason
+from consumer.model import Delivery, Event, NewObject, ObjectRef, QueueDepth, Replica, SourceObject
+
+
+class Observer(Protocol):
+    """Hears what happens. Must be quick and must not raise."""
+
+    def emit(self, event: Event, /) -> None: ...
+
+
+class SourceStream(Protocol):
+    """An opened read of a source object: its state, and its bytes from `start` on, piece by piece as they arrive."""
+
+    @property
+    def source(self) -> SourceObject: ...
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """The bytes in order. Raises `truncated` when fewer arrive than promised."""
+        ...
+
+
+class SourceStore(Protocol):
+    async def head(self, ref: ObjectRef, region: str | None) -> SourceObject:
+        """The object's state now. Raises SourceGone only for `NoSuchKey`."""
+        ...
+
+    def open(
+        self, ref: ObjectRef, region: str | None, *, pin: SourceObject | None = None, start: int = 0
+    ) -> AbstractAsyncContextManager[SourceStream]:
+        """Reads the object. With `pin`, only that very state (`If-Match`, version id); else SourceChanged."""
+        ...
+
+    async def part_sizes(self, source: SourceObject) -> Sequence[int] | None:
+        """The sizes of the parts of a multipart object, in order; None when the store does not tell them."""
+        ...
+
+    async def probe(self, bucket: str | None) -> None:
+        """Raises when the bucket (or, without one, the endpoint) does not answer us as it should."""
+        ...
+
+
+class UploadSession(Protocol):
+    """A resumable upload. Nothing is visible before `commit` succeeded."""
+
+    async def send(self, start: int, end: int, pieces: AsyncIterator[bytes]) -> int:
+        """Sends the bytes [start, end), not the last of the object; returns how many are persisted from 0 on."""
+        ...
+
+    async def persisted(self) -> int | Replica:
+        """How far the session got, or the object when it is complete. Raises SessionGone."""
+        ...
+
+    async def commit(self, start: int, tail: bytes, crc32c: int) -> Replica:
+        """Sends the last bytes with the whole object's CRC32C and makes the object visible."""
+        ...
+
+    async def cancel(self) -> None:
+        """Drops the session; never raises."""
+        ...
+
+
+class DestinationStore(Protocol):
+    @property
+    def bucket(self) -> str: ...
+
+    async def stat(self, name: str) -> Replica | None: ...
+
+    async def create(self, new: NewObject, body: Sequence[bytes], crc32c: int) -> Replica:
+        """Writes a small object in one request; the store checks `crc32c` before it commits."""
+        ...
+
+    async def start_session(self, new: NewObject) -> UploadSession: ...
+
+    async def delete(self, name: str, if_generation: int) -> None:
+        """Deletes that generation. An object already gone is no error; another generation raises PreconditionFailed."""
+        ...
+
+    async def probe(self) -> None:
+        """Raises when the bucket does not answer us as it should."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """Ask that a message stays ours for `seconds` from now."""
+
+    delivery: Delivery
+    seconds: int
+
+
+class Queue(Protocol):
+    """A source of deliveries. Batch methods answer one result per request, in order: None, or what went wrong."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def has_dead_letter_queue(self) -> bool: ...
+
+    async def receive(self, max_messages: int) -> list[Delivery]: ...
+
+    async def ack(self, delivery: Delivery) -> None:
+        """Deletes the message. Raises LeaseLost when the receipt handle is no longer valid."""
+        ...
+
+    async def retry(self, delivery: Delivery, delay: float) -> None:
+        """Makes the message visible again after `delay` seconds; 0 releases it at once."""
+        ...
+
+    async def dead_letter(self, delivery: Delivery, reason: Reason, error: str, source_uri: str) -> None:
+        """Sends body and reason to the dead-letter queue; returns only after the send was confirmed."""
+        ...
+
+    async def extend(self, requests: Sequence[LeaseRequest]) -> list[Exception | None]: ...
+
+    async def probe(self) -> None:
+        """Raises when the queue does not answer us as it should."""
+        ...
+
+    async def depth(self) -> QueueDepth:
+        """How much is waiting; a look at the queue's attributes."""
+        ...
+
+    async def close(self) -> None:
+        """Sends what waits to be sent, and waits for what is under way."""
+        ...

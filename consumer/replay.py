@@ -1,0 +1,95 @@
+"""Objects named by a person, over HTTP or on the command line: the queue's engine and slots, without a message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from consumer.admission import Slots
+from consumer.api_port import Busy
+from consumer.errors import Kind
+from consumer.model import EventKind, ObjectEvent, ObjectFinished, ObjectRef, Outcome
+from consumer.pause import Gate
+from consumer.pipeline import judge
+from consumer.ports import Observer
+from consumer.replicate import Replicator
+
+_ATTEMPTS: Final = 3
+_FIRST_WAIT_SECONDS: Final = 0.5
+
+
+class Replays:
+    """Replicates named objects; whoever asks is told how it ended."""
+
+    def __init__(
+        self,
+        replicator: Replicator,
+        slots: Slots,
+        gate: Gate,
+        observer: Observer,
+        *,
+        origin: str,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._replicator = replicator
+        self._slots = slots
+        self._gate = gate
+        self._observer = observer
+        self._origin = origin
+        self._sleep = sleep
+
+    async def replicate(self, ref: ObjectRef, wait_seconds: float) -> Outcome:
+        """Replicates one object, trying again a few times. Raises Busy when no slot frees in time."""
+        await self._take_slot(wait_seconds)
+        try:
+            return await self._one(ref)
+        finally:
+            self._slots.release()
+
+    async def replicate_many(self, refs: Sequence[ObjectRef], wait_seconds: float) -> list[Outcome]:
+        """One outcome each, in the order asked. Needs one slot, and uses more while they are free."""
+        await self._take_slot(wait_seconds)
+        outcomes: dict[int, Outcome] = {}
+        pending = iter(range(len(refs)))
+
+        async def extra(index: int) -> None:
+            try:
+                outcomes[index] = await self._one(refs[index])
+            finally:
+                self._slots.release()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for index in pending:
+                    while self._slots.try_acquire():
+                        another = next(pending, None)
+                        if another is None:
+                            self._slots.release()
+                            break
+                        group.create_task(extra(another))
+                    outcomes[index] = await self._one(refs[index])
+        finally:
+            self._slots.release()
+        return [outcomes[index] for index in range(len(refs))]
+
+    async def _take_slot(self, wait_seconds: float) -> None:
+        try:
+            async with asyncio.timeout(wait_seconds):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise Busy from None
+
+    async def _one(self, ref: ObjectRef) -> Outcome:
+        event = ObjectEvent(EventKind.MANUAL, ref)
+        attempt = 1
+        while True:
+            outcome = await judge(
+                self._gate, await self._replicator.replicate(event, optimistic=attempt == 1)
+            )
+            failure = outcome.failure
+            if failure is None or failure.kind is not Kind.RETRYABLE or attempt >= _ATTEMPTS:
+                self._observer.emit(ObjectFinished(outcome, self._origin))
+                return outcome
+            await self._sleep(min(failure.retry_after or _FIRST_WAIT_SECONDS * 2 ** (attempt - 1), 5.0))
+            attempt += 1

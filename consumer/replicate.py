@@ -1,0 +1,375 @@
+"""One object, start to end: decide, transfer, compare-and-swap, and decide again when the swap was lost.
+
+The one engine of the queue, HTTP and the command line. Read order matters, always: the destination's generation
+first, the source second, then a write with that generation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from consumer import identity
+from consumer.admission import MemoryBudget
+from consumer.decide import Compare, Copy, Decision, Delete, Done, Policy, Refuse, decide
+from consumer.errors import (
+    Kind,
+    PreconditionFailed,
+    Reason,
+    ReplicatorError,
+    SessionGone,
+    SourceChanged,
+    SourceGone,
+)
+from consumer.model import (
+    EventKind,
+    Failure,
+    NewObject,
+    ObjectEvent,
+    ObjectRef,
+    Outcome,
+    Replica,
+    Result,
+    SourceObject,
+    UnexpectedError,
+    failed,
+)
+from consumer.names import destination_name, is_temporary
+from consumer.ports import DestinationStore, Observer, SourceStore, SourceStream
+from consumer.proof import Proof, choose_proof, needs_part_sizes
+from consumer.transfer import SMALL_LIMIT, STREAM_RESERVATION, copy_large, copy_small, crc32c_of
+
+MAX_OBJECT_SIZE: Final = 5 * 1024**4
+"""Bytes; the limit of both stores (GCS, "Quotas and limits": 5 TiB per object)."""
+
+_ROUNDS: Final = 5
+
+
+@dataclass(slots=True)
+class _Written:
+    """What a write of ours tried whose answer got lost: the destination may show it after all."""
+
+    source: SourceObject
+    crc32c: int
+    verification: str
+    reason: Reason
+
+
+class Replicator:
+    """Makes the destination equal to the source, one object at a time per name."""
+
+    def __init__(
+        self,
+        source: SourceStore,
+        destination: DestinationStore,
+        budget: MemoryBudget,
+        observer: Observer,
+        *,
+        policy: Policy,
+        key_prefix: str = "",
+        bucket_allowed: Callable[[str], bool] = lambda bucket: True,
+    ) -> None:
+        self._source = source
+        self._destination = destination
+        self._budget = budget
+        self._observer = observer
+        self._policy = policy
+        self._key_prefix = key_prefix
+        self._bucket_allowed = bucket_allowed
+        self._small_limit = min(SMALL_LIMIT, max(budget.total // 4, 64 * 1024))
+        self._names = _NameLocks()
+
+    async def replicate(self, event: ObjectEvent, *, optimistic: bool = True) -> Outcome:
+        """Replicates the object that an event names. Never raises but for cancellation.
+
+        `optimistic` says that the destination is probably empty: a small object is then written at generation 0
+        without a look first, which is two requests in all. Being wrong costs requests, never correctness.
+        """
+        started = time.monotonic()
+        name = ""
+        try:
+            if event.kind is EventKind.IGNORED:
+                return Outcome(event, Result.IGNORED, Reason.EVENT_TYPE)
+            self._check_bucket(event.ref)
+            if is_temporary(event.ref.key):
+                return Outcome(event, Result.IGNORED, Reason.TEMPORARY_OBJECT)
+            name = destination_name(self._key_prefix, event.ref.key)
+            async with self._names.hold(name, (event.ref, event.kind)) as turn:
+                if turn.shared is not None:
+                    outcome = _shared(turn.shared, event)
+                else:
+                    outcome = turn.result = await self._rounds(event, name, optimistic)
+        except ReplicatorError as error:
+            outcome = failed(event, Failure.of(error))
+        except Exception as error:  # noqa: BLE001 - one object's defect must not stop the others
+            self._observer.emit(UnexpectedError("replicate", error))
+            outcome = failed(event, Failure.of(error))
+        return replace(outcome, destination=self._uri(name), seconds=time.monotonic() - started)
+
+    def _uri(self, name: str) -> str:
+        return f"gs://{self._destination.bucket}/{name}" if name else ""
+
+    def _check_bucket(self, ref: ObjectRef) -> None:
+        if not self._bucket_allowed(ref.bucket):
+            raise ReplicatorError(
+                Reason.BUCKET_NOT_ALLOWED,
+                f"the bucket {ref.bucket!r} is not one that may be read",
+                hint="add it to SOURCE_BUCKETS, or stop its notifications to this queue",
+            )
+
+    # --- deciding -----------------------------------------------------------------------------------------------
+
+    async def _rounds(self, event: ObjectEvent, name: str, optimistic: bool) -> Outcome:
+        """Decides and acts until the destination agrees, a bounded number of times."""
+        written: list[_Written] = []
+        lost: ReplicatorError | None = None
+        may_be_small = event.size is None or event.size <= self._small_limit
+        if optimistic and may_be_small and event.kind is not EventKind.DELETED:
+            try:
+                outcome = await self._write_unseen(event, name, written)
+                if outcome is not None:
+                    return outcome
+            except (PreconditionFailed, SourceChanged, SourceGone) as error:
+                lost = error
+        for _ in range(_ROUNDS):
+            try:
+                outcome = await self._one_round(event, name, written)
+                if outcome is not None:
+                    return outcome
+            except (PreconditionFailed, SourceChanged, SourceGone, SessionGone) as error:
+                lost = error
+        raise ReplicatorError(
+            Reason.SOURCE_CHANGED if isinstance(lost, SourceChanged) else Reason.CONTENTION,
+            f"{event.ref.uri} or its replica kept changing while it was copied",
+            kind=Kind.RETRYABLE,
+        ) from lost
+
+    async def _write_unseen(self, event: ObjectEvent, name: str, written: list[_Written]) -> Outcome | None:
+        """One GET, one upload at generation 0: itself the statement "absent", checked at the commit.
+
+        None when the object is too large to move its bytes before the destination was looked at.
+        """
+        async with self._open(event, None) as (stream, reserved):
+            if not reserved or stream.source.size > self._small_limit:
+                return None
+            return await self._copy(event, name, stream, Copy(0), written)
+
+    async def _one_round(self, event: ObjectEvent, name: str, written: list[_Written]) -> Outcome | None:
+        replica = await self._destination.stat(name)
+        mine = _lost_response(replica, written)
+        if mine is not None and replica is not None:
+            return await self._copied(event, mine, replica, created=mine.reason is Reason.CREATED)
+        source = await self._head(event)
+        decision: Decision | None = decide(event, source, replica, self._policy)
+        if isinstance(decision, Compare):
+            decision = await self._compare(event, replica)
+        match decision:
+            case Done(result, reason):
+                return _done(event, result, reason, replica, source)
+            case Refuse(failure):
+                return failed(event, failure)
+            case Delete(generation):
+                await self._destination.delete(name, generation)
+                return Outcome(event, Result.DELETED, Reason.SOURCE_DELETED)
+            case Copy():
+                async with self._open(event, source) as (stream, reserved):
+                    if not reserved or source is None or not identity.same_state(stream.source, source):
+                        return None  # it changed between the two reads: decide again
+                    return await self._copy(event, name, stream, decision, written)
+        return None
+
+    async def _head(self, event: ObjectEvent) -> SourceObject | None:
+        try:
+            return await self._source.head(event.ref, event.region)
+        except SourceGone:
+            return None
+
+    async def _compare(self, event: ObjectEvent, replica: Replica | None) -> Decision | None:
+        """Reads the source once to compare its bytes with an object that this program did not write."""
+        async with (
+            self._budget.reserve(STREAM_RESERVATION),
+            self._source.open(event.ref, event.region) as stream,
+        ):
+            crc32c = await crc32c_of(stream)
+            decision = decide(event, stream.source, replica, self._policy, source_crc32c=crc32c)
+            return None if isinstance(decision, Compare) else decision
+
+    # --- moving -------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _open(
+        self, event: ObjectEvent, known: SourceObject | None
+    ) -> AsyncIterator[tuple[SourceStream, bool]]:
+        """Opens the source with the memory that its copy needs; False when the size was a surprise and memory short.
+
+        The memory is asked for before the source is opened, so that no connection to it idles while others copy.
+        """
+        size = known.size if known is not None else event.size
+        async with (
+            self._budget.reserve(self._needed(size)) as reservation,
+            self._source.open(event.ref, event.region, pin=known) as stream,
+        ):
+            yield stream, reservation.covers(self._needed(stream.source.size))
+
+    def _needed(self, size: int | None) -> int:
+        return STREAM_RESERVATION if size is None or size > self._small_limit else max(size, 1)
+
+    async def _copy(
+        self, event: ObjectEvent, name: str, stream: SourceStream, decision: Copy, written: list[_Written]
+    ) -> Outcome:
+        source = stream.source
+        if source.size > MAX_OBJECT_SIZE:
+            raise ReplicatorError(
+                Reason.TOO_LARGE, f"{source.size} bytes are more than the destination's 5 TiB"
+            )
+        proof = await self._choose_proof(source)
+        grade = str(proof.grade)
+        new = NewObject(
+            name,
+            source.size,
+            decision.if_generation,
+            source.carried,
+            identity.identity(source) | {identity.VERIFICATION: grade},
+        )
+        try:
+            if source.size <= self._small_limit:
+                replica = await copy_small(stream, self._destination, new, proof)
+            else:
+                replica = await copy_large(self._source, stream, self._destination, new, proof)
+        except PreconditionFailed as error:
+            if error.maybe_ours:
+                written.append(_Written(source, proof.crc32c, grade, decision.reason))
+            raise
+        await self._check_commit(replica, source, proof)
+        done = _Written(source, proof.crc32c, grade, decision.reason)
+        return await self._copied(event, done, replica, created=decision.if_generation == 0)
+
+    async def _choose_proof(self, source: SourceObject) -> Proof:
+        part_sizes = await self._source.part_sizes(source) if needs_part_sizes(source) else None
+        return choose_proof(source, part_sizes)
+
+    async def _check_commit(self, replica: Replica, source: SourceObject, proof: Proof) -> None:
+        """The store checked the CRC32C before the commit; that its answer says so too is the last proof."""
+        crc32c = proof.crc32c if replica.crc32c is None else replica.crc32c
+        if replica.size == source.size and crc32c == proof.crc32c:
+            return
+        await self._destination.delete(replica.name, replica.generation)
+        raise ReplicatorError(
+            Reason.CHECKSUM_MISMATCH,
+            f"the destination committed {replica.size} bytes with CRC32C {crc32c:08x} instead of {source.size} "
+            f"with {proof.crc32c:08x}; that generation was deleted",
+            operation="storage.objects.create",
+        )
+
+    async def _copied(
+        self, event: ObjectEvent, done: _Written, replica: Replica, *, created: bool
+    ) -> Outcome:
+        if created and self._policy.replicate_deletes and await self._head(event) is None:
+            # The copy was slower than a deletion whose event found nothing to delete.
+            await self._destination.delete(replica.name, replica.generation)
+            return Outcome(event, Result.DELETED, Reason.SOURCE_DELETED)
+        return Outcome(
+            event,
+            Result.COPIED,
+            done.reason,
+            size=replica.size,
+            generation=replica.generation,
+            crc32c=_base64(done.crc32c),
+            verification=done.verification,
+        )
+
+
+def _lost_response(replica: Replica | None, written: list[_Written]) -> _Written | None:
+    """The write of ours that the destination shows after all, its answer having been lost; or None."""
+    for attempt in written:
+        if (
+            replica is not None
+            and identity.same_identity(replica, attempt.source)
+            and replica.crc32c in (None, attempt.crc32c)
+        ):
+            return attempt
+    return None
+
+
+def _done(
+    event: ObjectEvent, result: Result, reason: Reason, replica: Replica | None, source: SourceObject | None
+) -> Outcome:
+    if replica is None or source is None:
+        return Outcome(event, result, reason)
+    return Outcome(
+        event,
+        result,
+        reason,
+        size=replica.size,
+        generation=replica.generation,
+        crc32c=None if replica.crc32c is None else _base64(replica.crc32c),
+        verification=replica.metadata.get(identity.VERIFICATION),
+    )
+
+
+def _shared(outcome: Outcome, event: ObjectEvent) -> Outcome:
+    """Another request's result as ours; what it copied was not copied twice."""
+    if outcome.result is Result.COPIED:
+        return replace(outcome, event=event, result=Result.ALREADY_REPLICATED, reason=Reason.SAME_IDENTITY)
+    return replace(outcome, event=event)
+
+
+def _base64(crc32c: int) -> str:
+    """As GCS writes it: big-endian, base64."""
+    return base64.b64encode(crc32c.to_bytes(4, "big")).decode()
+
+
+# --- one name at a time -----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One holder's turn at a name. `shared` is a result that may be taken instead of working."""
+
+    shared: Outcome | None = None
+    result: Outcome | None = None
+
+
+@dataclass(slots=True)
+class _Name:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+    last: tuple[int, object, Outcome] | None = None
+
+
+class _NameLocks:
+    """One worker at a time per destination name, whoever asks.
+
+    A waiting request may take another's result only when that one's work, and so its read of the source, began
+    after the request arrived; an older read may be older than the event.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[str, _Name] = {}
+        self._clock = itertools.count()
+
+    @asynccontextmanager
+    async def hold(self, name: str, kind: object) -> AsyncIterator[_Turn]:
+        arrived = next(self._clock)
+        entry = self._names.setdefault(name, _Name())
+        entry.users += 1
+        try:
+            async with entry.lock:
+                if entry.last is not None and entry.last[0] > arrived and entry.last[1] == kind:
+                    yield _Turn(shared=entry.last[2])
+                    return
+                began = next(self._clock)
+                turn = _Turn()
+                yield turn
+                if turn.result is not None:
+                    entry.last = (began, kind, turn.result)
+        finally:
+            entry.users -= 1
+            if not entry.users:
+                del self._names[name]

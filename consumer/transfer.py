@@ -1,0 +1,237 @@
+"""Moving the bytes: bounded memory, hashing while copying, and no commit before the source is proved.
+
+Small objects are read whole and written by one request. Large ones go through a resumable session: one long request
+carries everything but the tail, pieces flowing on as they come; the tail is held back until the source is proved.
+After an interruption nothing is kept in memory but offsets and CRCs: the session tells how far it got, the source is
+opened again there (pinned to the same state), and what is read twice must hash to the same value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, suppress
+from typing import Final
+
+import google_crc32c
+
+from consumer.errors import Kind, Reason, ReplicatorError, SessionGone, SourceChanged
+from consumer.model import MIB, NewObject, Replica, SourceObject
+from consumer.ports import DestinationStore, SourceStore, SourceStream, UploadSession
+from consumer.proof import Proof
+
+CHUNK: Final = 256 * 1024
+"""What a resumable session persists in multiples of (GCS, "Resumable uploads")."""
+
+SMALL_LIMIT: Final = 8 * MIB
+STREAM_RESERVATION: Final = 1 * MIB + 512 * 1024
+"""What a large copy holds at most: read and write buffers, the tail, a hashing batch, the table of CRCs."""
+
+_MOST_MARKS: Final = 32_768
+_RECOVERIES_WITHOUT_PROGRESS: Final = 4
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+async def copy_small(
+    stream: SourceStream, destination: DestinationStore, new: NewObject, proof: Proof
+) -> Replica:
+    """Reads all of the source, proves it, and writes it in one request."""
+    body: list[bytes] = []
+    async for piece in stream.pieces():
+        body.append(piece)
+        if proof.feed(piece):
+            await proof.drain()
+    await proof.verify()
+    return await destination.create(new, body, proof.crc32c)
+
+
+async def copy_large(
+    source_store: SourceStore,
+    stream: SourceStream,
+    destination: DestinationStore,
+    new: NewObject,
+    proof: Proof,
+    *,
+    sleep: Sleep = asyncio.sleep,
+) -> Replica:
+    """Streams the source through a resumable session; on any error the session is dropped, and nothing is visible."""
+    session = await destination.start_session(new)
+    try:
+        return await _LargeCopy(source_store, stream.source, session, proof, sleep).run(stream)
+    except BaseException:
+        with suppress(Exception):
+            await session.cancel()
+        raise
+
+
+async def crc32c_of(stream: SourceStream) -> int:
+    """The CRC32C of the whole source, read and thrown away; raises `truncated` when bytes are missing."""
+    crc = 0
+    async for piece in stream.pieces():
+        crc = google_crc32c.extend(crc, piece)
+    return crc
+
+
+class _LargeCopy:
+    """One upload session and what is known of it. Offsets are bytes from the start of the object."""
+
+    def __init__(
+        self, store: SourceStore, source: SourceObject, session: UploadSession, proof: Proof, sleep: Sleep
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._session = session
+        self._proof = proof
+        self._sleep = sleep
+        self._size = source.size
+        # The tail is at least one byte, so that the session cannot be complete before the commit.
+        self._head_end = (source.size - 1) // CHUNK * CHUNK
+        self._tail: bytes | None = None
+        # (offset, CRC32C of everything before it), about evenly spaced: where a recovery may start hashing again.
+        self._spacing = max(CHUNK, source.size // _MOST_MARKS)
+        self._offsets = array("Q", [0])
+        self._crcs = array("I", [0])
+        # What is read a second time, until it reaches the bytes that were hashed before.
+        self._replayed = self._size
+        self._replayed_crc = 0
+
+    async def run(self, stream: SourceStream) -> Replica:
+        try:
+            return await self._send(stream, 0, 0)
+        except ReplicatorError as error:
+            failure = _recoverable(error)
+        return await self._recover(failure)
+
+    async def _recover(self, failure: ReplicatorError) -> Replica:
+        reached, attempts = 0, 0
+        while True:
+            attempts += 1
+            if attempts > _RECOVERIES_WITHOUT_PROGRESS:
+                raise failure
+            await self._sleep(failure.retry_after or min(0.2 * 2**attempts, 5.0))
+            try:
+                state = await self._session.persisted()
+                if isinstance(state, Replica):
+                    return state
+                if state > reached:
+                    reached, attempts = state, 0
+                if state == self._head_end and self._tail is not None:
+                    return await self._commit(self._tail)
+                start = self._rewind(state)
+                async with self._store.open(
+                    self._source.ref, self._source.region, pin=self._source, start=start
+                ) as stream:
+                    return await self._send(stream, start, state)
+            except ReplicatorError as error:
+                failure = _recoverable(error)
+
+    def _rewind(self, persisted: int) -> int:
+        """Prepares hashing from the last mark at or before `persisted`; returns where to read from."""
+        mark = bisect_right(self._offsets, persisted) - 1
+        start = self._offsets[mark]
+        self._replayed = start if start < self._proof.size else self._size
+        self._replayed_crc = self._crcs[mark]
+        return start
+
+    async def _send(self, stream: SourceStream, read_from: int, send_from: int) -> Replica:
+        """Reads from `read_from` on, sends from `send_from` on, proves, and commits."""
+        rest: list[bytes] = []
+        async with aclosing(self._pieces(stream, read_from)) as pieces:
+            if send_from < self._head_end:
+                async with aclosing(self._head(pieces, read_from, send_from, rest)) as head:
+                    persisted = await self._session.send(send_from, self._head_end, head)
+                if persisted != self._head_end:
+                    raise ReplicatorError(
+                        Reason.SESSION_LOST,
+                        f"the upload session holds {persisted} of {self._head_end} bytes sent",
+                        operation="storage.objects.create",
+                    )
+                read_from = self._head_end + sum(map(len, rest))
+            position = read_from
+            async for piece in pieces:
+                rest.append(piece[max(0, self._head_end - position) :])
+                position += len(piece)
+        await self._proof.verify()
+        self._tail = b"".join(rest)
+        return await self._commit(self._tail)
+
+    async def _commit(self, tail: bytes) -> Replica:
+        return await self._session.commit(self._head_end, tail, self._proof.crc32c)
+
+    async def _head(
+        self, pieces: AsyncIterator[bytes], position: int, send_from: int, rest: list[bytes]
+    ) -> AsyncGenerator[bytes, None]:
+        """What lies in [send_from, head_end); the overhang of the last piece goes to `rest`."""
+        async for piece in pieces:
+            start, position = position, position + len(piece)
+            overhang = max(0, position - self._head_end)
+            skipped = max(0, send_from - start)
+            if overhang:
+                rest.append(piece[-overhang:])
+            wanted = piece[skipped : len(piece) - overhang] if overhang or skipped else piece
+            if wanted:
+                yield wanted
+            if position >= self._head_end:
+                return
+
+    async def _pieces(self, stream: SourceStream, position: int) -> AsyncGenerator[bytes, None]:
+        """The source's pieces, hashed as they pass."""
+        proof = self._proof
+        next_mark = self._offsets[-1] + self._spacing
+        async for piece in stream.pieces():
+            position += len(piece)
+            if self._replayed < proof.size:
+                fresh = self._replay(piece)
+                if fresh and proof.feed(fresh):
+                    await proof.drain()
+            elif proof.feed(piece):
+                await proof.drain()
+            if proof.size >= next_mark:
+                self._offsets.append(proof.size)
+                self._crcs.append(proof.crc32c)
+                next_mark = proof.size + self._spacing
+            yield piece
+        if position != self._size:
+            raise ReplicatorError(
+                Reason.TRUNCATED,
+                f"read {position} of {self._size} bytes of {self._source.ref.uri}",
+                operation="s3:GetObject",
+            )
+
+    def _replay(self, piece: bytes) -> bytes:
+        """Hashes what was read before, and returns what was not. Both reads must have seen the same bytes."""
+        known = self._proof.size - self._replayed
+        again = piece[:known]
+        self._replayed += len(again)
+        self._replayed_crc = google_crc32c.extend(self._replayed_crc, again)
+        if self._replayed == self._proof.size:
+            if self._replayed_crc != self._proof.crc32c:
+                raise ReplicatorError(
+                    Reason.CHECKSUM_MISMATCH,
+                    f"two reads of {self._source.ref.uri} differ in the first {self._replayed} bytes",
+                    kind=Kind.RETRYABLE,
+                    operation="s3:GetObject",
+                )
+            self._replayed = self._size  # nothing left to compare
+        return piece[known:]
+
+
+def _recoverable(error: ReplicatorError) -> ReplicatorError:
+    """The error when asking the session how far it got may help; otherwise raises it."""
+    if isinstance(error, (SessionGone, SourceChanged)):
+        raise error
+    transient = {
+        Reason.CONNECTION,
+        Reason.TIMEOUT,
+        Reason.SERVER_ERROR,
+        Reason.THROTTLED,
+        Reason.TRUNCATED,
+        Reason.SESSION_LOST,
+        Reason.ENDPOINT_UNREACHABLE,
+    }
+    if error.reason not in transient:
+        raise error
+    return error

@@ -1,0 +1,40 @@
+"""What holds for every test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+NO_SKIPS_VARIABLE = "REPLICATOR_NO_SKIPS"
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Coroutine tests run on the loop that the daemon runs on."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    # An expected failure is reported as a skip too, and has run.
+    if not hasattr(report, "wasxfail"):
+        _fail_when_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _fail_when_skipped(report)
+    return report
+
+
+def _fail_when_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Where everything has to run, as in continuous integration, a skip would hide what was not tested."""
+    if report.skipped and os.environ.get(NO_SKIPS_VARIABLE) == "1":
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and {NO_SKIPS_VARIABLE}=1 allows none: {report.longrepr}"

@@ -1,0 +1,1 @@
+"""One suite for each port, over everything that implements it. Known gaps of an emulator are expected failures."""

@@ -1,0 +1,294 @@
+"""Provisions the emulators, each at one pinned version, into a cache folder.
+
+    python -m tests.emulators.provision [name ...]
+
+The folder is `.cache/emulators` in the repository, or what `REPLICATOR_EMULATORS_DIR` names. Everything
+comes through the ordinary clients (go, mvn, pip) as this machine has them set up. Running it again is cheap:
+what is there at the pinned version stays; what was left half-finished or has another pin is built anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MODULE = "tests.emulators.provision"
+CACHE_VARIABLE = "REPLICATOR_EMULATORS_DIR"
+STAMP = "provisioned"
+LOG_TAIL_LINES = 25
+
+MINIO_MODULE = "github.com/minio/minio"
+FAKE_GCS_MODULE = "github.com/fsouza/fake-gcs-server"
+# The goal is named with its version, so that no Maven default decides what runs.
+MAVEN_COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+JAVA_MINIMUM = 17
+LOCALSTACK_PYTHON = (3, 11)
+
+
+class ProvisionError(RuntimeError):
+    """An emulator cannot be provisioned here; the message says what is missing or shows what failed."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one emulator is built.
+
+    `build` gets a folder to fill and a file to log to; `entry` is the file in that folder without which
+    nothing can start. `pins` hold what decides what gets built: a changed pin makes an older copy stale.
+    """
+
+    name: str
+    title: str
+    version: str
+    entry: str
+    build: Callable[[Recipe, Path, Path], None]
+    pins: Sequence[str] = field(default=())
+
+    @property
+    def stamp(self) -> str:
+        """What a finished folder of this very recipe says of itself."""
+        return "\n".join([self.name, self.version, *self.pins, ""])
+
+
+def cache_folder() -> Path:
+    """The folder that holds the provisioned emulators; it need not exist yet."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).resolve() if chosen else Path(__file__).resolve().parents[2] / ".cache" / "emulators"
+
+
+def provisioned_folder(name: str) -> Path:
+    """The folder of a ready emulator. Raises RuntimeError, with the command to run, when it is not there."""
+    recipe = RECIPES[name]
+    if not _is_ready(recipe):
+        raise RuntimeError(
+            f"{recipe.title} {recipe.version} is not provisioned; run: python -m {MODULE} {name}"
+        )
+    return cache_folder() / name
+
+
+def provision(name: str, say: Callable[[str], None] = print) -> None:
+    """Makes one emulator ready, or raises ProvisionError. `say` gets one line for each step.
+
+    Safe against another process that provisions the same emulator at the same time: the second one waits, and
+    then finds it done.
+    """
+    recipe = RECIPES[name]
+    label = f"{recipe.title} {recipe.version}"
+    root = cache_folder()
+    root.mkdir(parents=True, exist_ok=True)
+    with _locked(root / f"{name}.lock"):
+        if _is_ready(recipe):
+            say(f"{label}: ready (cached)")
+            return
+        say(f"{label}: building…")
+        began = time.monotonic()
+        _build(recipe, root)
+        say(f"{label}: ready (built in {time.monotonic() - began:.0f} s)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line: 0 when all that was asked for is ready, 1 when something could not be provisioned."""
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"which ones (default: all): {', '.join(RECIPES)}"
+    )
+    asked = parser.parse_args(arguments).names or list(RECIPES)
+    unknown = [name for name in asked if name not in RECIPES]
+    if unknown:
+        parser.error(f"unknown emulator {', '.join(unknown)}; known are {', '.join(RECIPES)}")
+    failed = False
+    for name in dict.fromkeys(asked):
+        try:
+            provision(name, lambda line: print(line, flush=True))
+        except ProvisionError as problem:
+            failed = True
+            recipe = RECIPES[name]
+            print(f"{recipe.title} {recipe.version}: FAILED: {problem}", file=sys.stderr, flush=True)
+    return 1 if failed else 0
+
+
+def java() -> str:
+    """The path of a `java` that is new enough for ElasticMQ, or ProvisionError."""
+    path = _tool("java", f"a Java runtime, version {JAVA_MINIMUM} or newer")
+    shown = subprocess.run([path, "-version"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r'version "(\d+)', shown)
+    if found is None or int(found[1]) < JAVA_MINIMUM:
+        first_line = shown.strip().partition("\n")[0] or "no version"
+        raise ProvisionError(f"Java {JAVA_MINIMUM} or newer is needed, `java -version` says: {first_line}")
+    return path
+
+
+def _is_ready(recipe: Recipe) -> bool:
+    folder = cache_folder() / recipe.name
+    try:
+        stamp = (folder / STAMP).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    # The entry is looked at too: an environment's interpreter is a link, and its target may be gone.
+    return stamp == recipe.stamp and (folder / recipe.entry).exists()
+
+
+def _build(recipe: Recipe, root: Path) -> None:
+    """Builds beside the final place and renames, so that a folder of the final name is always whole."""
+    for leftover in root.glob(f"{recipe.name}.building-*"):
+        shutil.rmtree(leftover)
+    staging = Path(tempfile.mkdtemp(prefix=f"{recipe.name}.building-", dir=root))
+    try:
+        recipe.build(recipe, staging, root / f"{recipe.name}.log")
+        if not (staging / recipe.entry).exists():
+            raise ProvisionError(f"the build went through but left no {recipe.entry}")
+        (staging / STAMP).write_text(recipe.stamp, encoding="utf-8")
+        final = root / recipe.name
+        if final.exists():
+            shutil.rmtree(final)
+        staging.chmod(0o755)
+        staging.rename(final)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _tool(name: str, what: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        raise ProvisionError(f"`{name}` is not on PATH; {what} is needed")
+    return path
+
+
+def _run(command: Sequence[str], log: Path, extra_env: Mapping[str, str] | None = None) -> None:
+    """Runs one build command with its output in `log`; a failure shows the end of it."""
+    with log.open("ab") as output:
+        output.write(f"$ {' '.join(command)}\n".encode())
+        output.flush()
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(extra_env or {})},
+            check=False,
+        )
+    if done.returncode != 0:
+        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        raise ProvisionError(f"`{command[0]}` ended with {done.returncode}; the end of {log}:\n{tail}")
+
+
+def _go_install(recipe: Recipe, folder: Path, log: Path) -> None:
+    go = _tool("go", "the Go toolchain")
+    log.unlink(missing_ok=True)
+    # Without symbol tables: these servers are never debugged, and MinIO links in half the space.
+    command = [go, "install", "-ldflags", "-s -w", f"{recipe.pins[0]}@{recipe.pins[1]}"]
+    _run(command, log, {"GOBIN": str(folder)})
+
+
+def _maven_jars(recipe: Recipe, folder: Path, log: Path) -> None:
+    mvn = _tool("mvn", "Apache Maven")
+    java()
+    log.unlink(missing_ok=True)
+    pom = folder / "pom.xml"
+    pom.write_text(_pom(recipe.pins), encoding="utf-8")
+    jars = folder / "jars"
+    _run([mvn, "-B", "-q", "-f", str(pom), MAVEN_COPY_GOAL, f"-DoutputDirectory={jars}"], log)
+
+
+def _pom(coordinates: Sequence[str]) -> str:
+    wanted = "".join(
+        "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>".format(
+            *coordinate.split(":")
+        )
+        for coordinate in coordinates
+    )
+    return (
+        '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
+        "<groupId>replicator</groupId><artifactId>emulator</artifactId><version>1</version>"
+        f"<packaging>pom</packaging><dependencies>{wanted}</dependencies></project>"
+    )
+
+
+def _python_venv(recipe: Recipe, folder: Path, log: Path) -> None:
+    interpreter = _python(LOCALSTACK_PYTHON)
+    log.unlink(missing_ok=True)
+    _run([interpreter, "-m", "venv", str(folder)], log)
+    # Only `bin/python -m …` is ever used of it: its scripts name the folder it was built in, renamed since.
+    _run([str(folder / "bin" / "python"), "-m", "pip", "install", "--no-input", *recipe.pins], log)
+
+
+def _python(version: tuple[int, int]) -> str:
+    """An interpreter of exactly that version: our own if it is one, else `pythonX.Y` from PATH."""
+    if sys.version_info[:2] == version:
+        return sys.executable
+    name = f"python{version[0]}.{version[1]}"
+    path = _tool(name, f"Python {version[0]}.{version[1]} with its venv module")
+    # A version switcher's shim can be on PATH without the version behind it.
+    probe = subprocess.run([path, "-c", "import venv"], capture_output=True, text=True, check=False)
+    if probe.returncode != 0:
+        raise ProvisionError(f"`{name}` is on PATH but does not run: {probe.stderr.strip()}")
+    return path
+
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="minio",
+            title="MinIO",
+            version="2026-02-12",
+            entry="minio",
+            build=_go_install,
+            # MinIO's release tags are no semantic versions, so Go knows them by pseudo-version only.
+            pins=(MINIO_MODULE, "v0.0.0-20260212201848-7aac2a2c5b7c"),
+        ),
+        Recipe(
+            name="fake-gcs-server",
+            title="fake-gcs-server",
+            version="1.56.1",
+            entry="fake-gcs-server",
+            build=_go_install,
+            pins=(FAKE_GCS_MODULE, "v1.56.1"),
+        ),
+        Recipe(
+            name="elasticmq",
+            title="ElasticMQ",
+            version="1.7.1",
+            entry="jars/elasticmq-server_2.13-1.7.1.jar",
+            build=_maven_jars,
+            pins=("org.elasticmq:elasticmq-server_2.13:1.7.1", "ch.qos.logback:logback-classic:1.5.18"),
+        ),
+        Recipe(
+            name="localstack",
+            title="LocalStack",
+            version="4.6.0",
+            entry="bin/python",
+            build=_python_venv,
+            # Newer releases need Python 3.12. Its own bounds are too wide: with these it starts.
+            pins=(
+                "localstack-core[base-runtime,runtime]==4.6.0",
+                "cbor2<5.8",
+                "pyopenssl==24.2.1",
+                "cryptography<44",
+                "service_identity<25",
+            ),
+        ),
+    )
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

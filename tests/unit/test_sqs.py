@@ -1,0 +1,594 @@
+"""The SQS adapter where a server cannot be made to misbehave on order: a scripted client, and the pure parts."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from botocore import exceptions as vendor
+
+from consumer.adapters.sqs import SqsQueue, translate
+from consumer.adapters.sqs_batches import Batcher, Result, send_until_settled
+from consumer.adapters.sqs_dead_letters import allowed, attribute_size, dead_letter_attributes
+from consumer.adapters.sqs_description import RedrivePolicy, queue_url_request
+from consumer.errors import Kind, LeaseLost, Reason, ReplicatorError
+from consumer.model import Delivery
+from consumer.ports import LeaseRequest
+
+pytestmark = pytest.mark.anyio
+
+HANDLE = "AQEB" + "x" * 300
+DELIVERY = Delivery("id-1", HANDLE, "body", 3, 1_700_000_000.0, 100.0, 30)
+EXPIRED = f"Value {HANDLE} for parameter ReceiptHandle is invalid. Reason: The receipt handle has expired."
+CAPPED = (
+    "Value 1800 for parameter VisibilityTimeout is invalid. Reason: Total VisibilityTimeout for the message "
+    "is beyond the limit [43200 seconds]"
+)
+
+Script = Callable[[dict[str, Any]], Mapping[str, Any]]
+
+
+class ScriptedClient:
+    """A boto3 client whose methods answer from the script; a batch call succeeds unless the script has it."""
+
+    def __init__(self, **script: Script) -> None:
+        self.script = script
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., Mapping[str, Any]]:
+        def call(**request: Any) -> Mapping[str, Any]:
+            self.requests.append((name, request))
+            if name in self.script:
+                return self.script[name](request)
+            return {"Successful": [{"Id": entry["Id"]} for entry in request.get("Entries", [])]}
+
+        return call
+
+    def close(self) -> None: ...
+
+    def made(self, name: str) -> list[dict[str, Any]]:
+        return [request for called, request in self.requests if called == name]
+
+
+class Desk:
+    """Makes queues over scripted clients, and closes them."""
+
+    def __init__(self) -> None:
+        self.queues: list[SqsQueue] = []
+
+    def queue(self, client: ScriptedClient, **options: Any) -> SqsQueue:
+        made = SqsQueue(lambda config: client, "http://sqs/1/queue", linger=0.001, **options)
+        self.queues.append(made)
+        return made
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    made = Desk()
+    yield made
+    for queue in made.queues:
+        await queue.close()
+
+
+def client_error(code: str, message: str = "", status: int = 400) -> vendor.ClientError:
+    response: Any = {
+        "Error": {"Code": code, "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    return vendor.ClientError(response, "Anything")
+
+
+def failing(code: str, message: str = "", *, sender: bool = True, times: int = 10**6) -> Script:
+    """Fails the entries with Id 0 so many times, and lets the others pass."""
+    left = [times]
+
+    def answer(request: dict[str, Any]) -> Mapping[str, Any]:
+        fails = left[0] > 0
+        left[0] -= 1
+        entries = request["Entries"]
+        failure = {"Id": "0", "Code": code, "Message": message, "SenderFault": sender}
+        return {
+            "Successful": [{"Id": entry["Id"]} for entry in entries if not (fails and entry["Id"] == "0")],
+            "Failed": [failure] if fails else [],
+        }
+
+    return answer
+
+
+def raising(error: Exception) -> Script:
+    def answer(request: dict[str, Any]) -> Mapping[str, Any]:
+        raise error
+
+    return answer
+
+
+# --- translation ---
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "kind"),
+    [
+        (client_error("QueueDoesNotExist"), Reason.QUEUE_MISSING, Kind.UNAVAILABLE),
+        (client_error("AWS.SimpleQueueService.NonExistentQueue"), Reason.QUEUE_MISSING, Kind.UNAVAILABLE),
+        (client_error("ExpiredToken", status=403), Reason.CREDENTIALS, Kind.UNAVAILABLE),
+        (client_error("ExpiredTokenException"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
+        (client_error("InvalidClientTokenId", status=403), Reason.CREDENTIALS, Kind.UNAVAILABLE),
+        (client_error("UnrecognizedClientException"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
+        (client_error("SignatureDoesNotMatch", status=403), Reason.CREDENTIALS, Kind.UNAVAILABLE),
+        (client_error("InvalidAccessKeyId"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
+        (client_error("InvalidSecurity"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
+        (client_error("MissingAuthenticationTokenException"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
+        (client_error("AccessDenied", status=403), Reason.CREDENTIALS, Kind.UNAVAILABLE),
+        (client_error("AccessDeniedException"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
+        (client_error("KmsAccessDenied"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
+        (client_error("KMS.DisabledException"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
+        (client_error("KmsThrottled"), Reason.THROTTLED, Kind.RETRYABLE),
+        (client_error("KMS.ThrottlingException"), Reason.THROTTLED, Kind.RETRYABLE),
+        (client_error("RequestTimeTooSkewed", status=403), Reason.CLOCK_SKEW, Kind.UNAVAILABLE),
+        (client_error("RequestExpired"), Reason.CLOCK_SKEW, Kind.UNAVAILABLE),
+        (
+            client_error("InvalidSignatureException", "Signature expired: 2 is now earlier than 1"),
+            Reason.CLOCK_SKEW,
+            Kind.UNAVAILABLE,
+        ),
+        (client_error("ThrottlingException"), Reason.THROTTLED, Kind.RETRYABLE),
+        (client_error("Throttling"), Reason.THROTTLED, Kind.RETRYABLE),
+        (client_error("RequestThrottled", status=403), Reason.THROTTLED, Kind.RETRYABLE),
+        (client_error("OverLimit", status=403), Reason.THROTTLED, Kind.RETRYABLE),
+        (client_error("Anything", status=429), Reason.THROTTLED, Kind.RETRYABLE),
+        (client_error("InternalError", status=500), Reason.SERVER_ERROR, Kind.RETRYABLE),
+        (client_error("503", status=503), Reason.SERVER_ERROR, Kind.RETRYABLE),
+        (client_error("Unheard", status=400), Reason.UNEXPECTED, Kind.RETRYABLE),
+        (client_error("403", status=403), Reason.UNEXPECTED, Kind.RETRYABLE),
+        (client_error("InvalidParameterValue", CAPPED), Reason.REFUSED, Kind.PERMANENT),
+        (
+            vendor.EndpointConnectionError(endpoint_url="u"),
+            Reason.ENDPOINT_UNREACHABLE,
+            Kind.UNAVAILABLE,
+        ),
+        (vendor.ConnectTimeoutError(endpoint_url="u"), Reason.ENDPOINT_UNREACHABLE, Kind.UNAVAILABLE),
+        (vendor.SSLError(endpoint_url="u", error="e"), Reason.ENDPOINT_UNREACHABLE, Kind.UNAVAILABLE),
+        (vendor.ProxyConnectionError(proxy_url="u"), Reason.ENDPOINT_UNREACHABLE, Kind.UNAVAILABLE),
+        (vendor.ReadTimeoutError(endpoint_url="u"), Reason.TIMEOUT, Kind.RETRYABLE),
+        (vendor.ConnectionClosedError(endpoint_url="u"), Reason.CONNECTION, Kind.RETRYABLE),
+        (vendor.NoCredentialsError(), Reason.CREDENTIALS, Kind.UNAVAILABLE),
+        (vendor.TokenRetrievalError(provider="p", error_msg="e"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
+        (
+            vendor.CredentialRetrievalError(provider="p", error_msg="e"),
+            Reason.CREDENTIALS,
+            Kind.UNAVAILABLE,
+        ),
+        (ValueError("what"), Reason.UNEXPECTED, Kind.RETRYABLE),
+    ],
+)
+def test_each_error_has_its_reason(error: Exception, reason: Reason, kind: Kind) -> None:
+    ours = translate(error, "sqs:ReceiveMessage")
+
+    assert (ours.reason, ours.kind, ours.operation) == (reason, kind, "sqs:ReceiveMessage")
+    assert not isinstance(ours, LeaseLost)
+    assert ours.__cause__ is error
+    # A shared cause is for a person to end: it comes with a hint.
+    assert ours.hint or kind is not Kind.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        client_error("ReceiptHandleIsInvalid", "The input receipt handle is invalid."),
+        client_error("MessageNotInflight"),
+        client_error("AWS.SimpleQueueService.MessageNotInflight"),
+        client_error("InvalidParameterValue", EXPIRED),
+        client_error(
+            "InvalidParameterValue",
+            f"Value {HANDLE} for parameter ReceiptHandle is invalid. Reason: Message does not exist or is not "
+            "available for visibility timeout change.",
+        ),
+    ],
+)
+def test_a_handle_that_is_not_valid_is_a_lost_lease(error: Exception) -> None:
+    assert isinstance(translate(error, "sqs:DeleteMessage"), LeaseLost)
+
+
+def test_a_missing_right_is_named() -> None:
+    ours = translate(client_error("AccessDenied", "not authorized", 403), "sqs:DeleteMessage")
+
+    assert "sqs:DeleteMessage" in ours.hint
+    assert "kms:Decrypt" in translate(client_error("KmsAccessDenied"), "sqs:ReceiveMessage").hint
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        client_error("InvalidParameterValue", EXPIRED),
+        client_error("Unheard", EXPIRED),
+        client_error("AccessDenied", f"key AKIAABCDEFGHIJKLMNOP and {HANDLE}"),
+        client_error(
+            "SignatureDoesNotMatch", f"x-amz-security-token: short-token AKIAABCDEFGHIJKLMNOP {HANDLE}"
+        ),
+        vendor.ParamValidationError(report=f"bad value: {HANDLE}"),
+        vendor.ProxyConnectionError(proxy_url="http://user:short-token@proxy"),
+    ],
+)
+def test_no_secret_and_no_handle_gets_into_a_message(error: Exception) -> None:
+    text = str(translate(error, "sqs:DeleteMessage"))
+
+    assert HANDLE not in text
+    assert "AKIAABCDEFGHIJKLMNOP" not in text
+    assert "short-token" not in text
+
+
+def test_what_is_ours_already_stays() -> None:
+    ours = ReplicatorError(Reason.TIMEOUT, "late")
+
+    assert translate(ours, "sqs:DeleteMessage") is ours
+
+
+# --- batches ---
+
+
+async def test_a_failed_entry_fails_its_caller_alone(desk: Desk) -> None:
+    client = ScriptedClient(delete_message_batch=failing("ReceiptHandleIsInvalid"))
+    queue = desk.queue(client)
+
+    results = await asyncio.gather(queue.ack(DELIVERY), queue.ack(DELIVERY), return_exceptions=True)
+
+    assert isinstance(results[0], LeaseLost)
+    assert results[1] is None
+    assert len(client.made("delete_message_batch")) == 1
+
+
+async def test_an_entry_that_failed_for_a_passing_reason_is_sent_again_alone(desk: Desk) -> None:
+    client = ScriptedClient(delete_message_batch=failing("InternalError", sender=False, times=1))
+    queue = desk.queue(client)
+
+    await asyncio.gather(queue.ack(DELIVERY), queue.ack(DELIVERY))
+
+    sizes = [len(request["Entries"]) for request in client.made("delete_message_batch")]
+    assert sizes == [2, 1]
+
+
+async def test_an_entry_that_keeps_failing_is_given_up() -> None:
+    calls: list[int] = []
+    pauses: list[float] = []
+
+    async def call(entries: list[dict[str, Any]]) -> Mapping[str, Any]:
+        calls.append(len(entries))
+        return {"Failed": [{"Id": entry["Id"], "Code": "RequestThrottled"} for entry in entries]}
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    (result,) = await send_until_settled(
+        call, [{"ReceiptHandle": "h"}], "sqs:DeleteMessage", attempts=3, base_delay=1.0, sleep=sleep
+    )
+
+    assert result is not None
+    assert result.reason is Reason.THROTTLED
+    assert calls == [1, 1, 1]
+    assert 0.5 <= pauses[0] <= 1.0 <= pauses[1] <= 2.0
+
+
+async def test_a_call_that_failed_as_a_whole_is_not_repeated_and_each_caller_gets_its_own_error(
+    desk: Desk,
+) -> None:
+    client = ScriptedClient(delete_message_batch=raising(client_error("ThrottlingException")))
+    queue = desk.queue(client)
+
+    first, second = await asyncio.gather(queue.ack(DELIVERY), queue.ack(DELIVERY), return_exceptions=True)
+
+    assert isinstance(first, ReplicatorError)
+    assert isinstance(second, ReplicatorError)
+    assert first is not second
+    assert first.reason is Reason.THROTTLED
+    assert len(client.made("delete_message_batch")) == 1
+
+
+async def test_what_an_answer_does_not_mention_has_failed(desk: Desk) -> None:
+    queue = desk.queue(ScriptedClient(change_message_visibility_batch=lambda request: {}))
+
+    (answer,) = await queue.extend([LeaseRequest(DELIVERY, 30)])
+
+    assert isinstance(answer, ReplicatorError)
+
+
+async def test_a_cancelled_caller_does_not_disturb_the_others() -> None:
+    sent: list[list[str]] = []
+    answering = asyncio.Event()
+
+    async def send(items: list[str]) -> list[Result]:
+        sent.append(items)
+        await answering.wait()
+        return [None, None]
+
+    batcher: Batcher[str] = Batcher(send, linger=0.001)
+    cancelled = asyncio.create_task(batcher.submit("a"))
+    other = asyncio.create_task(batcher.submit("b"))
+    while not sent:
+        await asyncio.sleep(0.001)  # noqa: ASYNC110 - the timer of the batch is what is waited for
+
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    answering.set()
+    await other
+
+    assert cancelled.cancelled()
+    assert sent == [["a", "b"]]
+
+
+async def test_what_was_submitted_is_sent_even_when_its_caller_is_cancelled_before() -> None:
+    sent: list[list[str]] = []
+
+    async def send(items: list[str]) -> list[Result]:
+        sent.append(items)
+        return [None] * len(items)
+
+    batcher: Batcher[str] = Batcher(send, linger=3600)
+    caller = asyncio.create_task(batcher.submit("a"))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.wait([caller])
+
+    await batcher.flush()
+
+    assert sent == [["a"]]
+
+
+async def test_a_full_batch_does_not_linger() -> None:
+    sent: list[list[int]] = []
+
+    async def send(items: list[int]) -> list[Result]:
+        sent.append(items)
+        return [None] * len(items)
+
+    batcher: Batcher[int] = Batcher(send, linger=3600)
+
+    await asyncio.gather(*(batcher.submit(number) for number in range(20)))
+
+    assert sent == [list(range(10)), list(range(10, 20))]
+
+
+async def test_a_defect_in_sending_leaves_nobody_waiting() -> None:
+    async def send(items: list[int]) -> list[Result]:
+        raise ZeroDivisionError
+
+    batcher: Batcher[int] = Batcher(send, linger=0)
+
+    with pytest.raises(ReplicatorError):
+        await batcher.submit(1)
+
+
+async def test_closing_sends_what_waits(desk: Desk) -> None:
+    client = ScriptedClient()
+    queue = SqsQueue(lambda config: client, "http://sqs/1/queue", linger=3600)
+    waiting = [asyncio.create_task(queue.ack(DELIVERY)), asyncio.create_task(queue.retry(DELIVERY, 0))]
+    await asyncio.sleep(0)
+
+    await queue.close()
+    await asyncio.gather(*waiting)
+    await queue.close()
+
+    assert [name for name, _ in client.requests] == [
+        "delete_message_batch",
+        "change_message_visibility_batch",
+    ]
+
+
+# --- visibility ---
+
+
+@pytest.mark.parametrize(
+    ("held", "delay", "expected"),
+    [
+        (0, 0, 0),
+        (0, 0.1, 1),
+        (0, 30, 30),
+        (10, 50_000, 43_190),
+        (43_199.5, 60, 0),
+        (50_000, 60, 0),
+        (0, -5, 0),
+    ],
+)
+async def test_a_delay_is_whole_seconds_within_the_twelve_hours(
+    desk: Desk, held: float, delay: float, expected: int
+) -> None:
+    client = ScriptedClient()
+    queue = desk.queue(client, clock=lambda: DELIVERY.received_at + held)
+
+    await queue.retry(DELIVERY, delay)
+
+    (request,) = client.made("change_message_visibility_batch")
+    assert request["Entries"][0]["VisibilityTimeout"] == expected
+
+
+async def test_the_twelve_hour_limit_is_told_apart_from_a_lost_lease(desk: Desk) -> None:
+    client = ScriptedClient(change_message_visibility_batch=failing("InvalidParameterValue", CAPPED))
+
+    capped, fine = await desk.queue(client).extend([LeaseRequest(DELIVERY, 30), LeaseRequest(DELIVERY, 30)])
+
+    assert isinstance(capped, ReplicatorError)
+    assert not isinstance(capped, LeaseLost)
+    assert (capped.reason, capped.kind) == (Reason.REFUSED, Kind.PERMANENT)
+    assert fine is None
+
+
+# --- receiving ---
+
+
+def _attributes(**attributes: str) -> Script:
+    return lambda request: {"Attributes": {"QueueArn": "arn:aws:sqs:r:1:queue", **attributes}}
+
+
+async def test_odd_attributes_never_fail_a_receive(desk: Desk) -> None:
+    messages = [
+        {"MessageId": "a", "ReceiptHandle": "h", "Body": "x"},
+        {"MessageId": "b", "ReceiptHandle": "h", "Attributes": {"ApproximateReceiveCount": "many"}},
+        {"MessageId": "c", "ReceiptHandle": "h", "Body": "", "Attributes": {"SentTimestamp": "1500"}},
+    ]
+    client = ScriptedClient(
+        get_queue_attributes=_attributes(), receive_message=lambda request: {"Messages": messages}
+    )
+
+    deliveries = await desk.queue(client, wall_clock=lambda: 77.0).receive(10)
+
+    assert [delivery.receive_count for delivery in deliveries] == [1, 1, 1]
+    assert [delivery.sent_at for delivery in deliveries] == [77.0, 77.0, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("setting", "attribute", "expected"), [(50, "40", 50), (None, "40", 40), (None, "0", 30), (None, "", 30)]
+)
+async def test_a_lease_is_always_asked_for(
+    desk: Desk, setting: int | None, attribute: str, expected: int
+) -> None:
+    client = ScriptedClient(get_queue_attributes=_attributes(VisibilityTimeout=attribute))
+
+    await desk.queue(client, visibility_timeout=setting).receive(3)
+
+    (request,) = client.made("receive_message")
+    assert request["VisibilityTimeout"] == expected
+    assert request["MaxNumberOfMessages"] == 3
+
+
+async def test_the_lease_counts_from_just_before_the_answer(desk: Desk) -> None:
+    times = iter([100.0, 120.0, 200.0, 200.5])
+    client = ScriptedClient(
+        get_queue_attributes=_attributes(),
+        receive_message=lambda request: {"Messages": [{"MessageId": "a", "ReceiptHandle": "h", "Body": "x"}]},
+    )
+    queue = desk.queue(client, clock=lambda: next(times))
+
+    assert [delivery.received_at for delivery in await queue.receive(1)] == [118.0]
+    assert [delivery.received_at for delivery in await queue.receive(1)] == [200.0]
+
+
+async def test_a_failed_receive_is_translated(desk: Desk) -> None:
+    client = ScriptedClient(
+        get_queue_attributes=_attributes(), receive_message=raising(client_error("OverLimit"))
+    )
+
+    with pytest.raises(ReplicatorError) as caught:
+        await desk.queue(client).receive(1)
+
+    assert (caught.value.reason, caught.value.operation) == (Reason.THROTTLED, "sqs:ReceiveMessage")
+
+
+async def test_what_a_cancelled_poll_brings_is_released(desk: Desk) -> None:
+    polling, answering = threading.Event(), threading.Event()
+
+    def receive_message(request: dict[str, Any]) -> Mapping[str, Any]:
+        polling.set()
+        answering.wait(30)
+        return {"Messages": [{"MessageId": "a", "ReceiptHandle": "h", "Body": "x"}]}
+
+    client = ScriptedClient(get_queue_attributes=_attributes(), receive_message=receive_message)
+    queue = desk.queue(client)
+    poll = asyncio.create_task(queue.receive(1))
+    await asyncio.to_thread(polling.wait, 30)
+
+    poll.cancel()
+    await asyncio.wait([poll])
+    answering.set()
+    await queue.close()
+
+    (request,) = client.made("change_message_visibility_batch")
+    assert request["Entries"] == [{"Id": "0", "ReceiptHandle": "h", "VisibilityTimeout": 0}]
+
+
+# --- the dead-letter queue ---
+
+
+async def test_a_dead_letter_that_is_not_confirmed_has_failed(desk: Desk) -> None:
+    queue = desk.queue(ScriptedClient(send_message=lambda request: {}), dlq_url="http://sqs/1/dlq")
+
+    with pytest.raises(ReplicatorError):
+        await queue.dead_letter(DELIVERY, Reason.NOT_JSON, "error", "s3://b/k")
+
+
+async def test_a_redrive_target_that_may_not_be_looked_up_is_noted(desk: Desk) -> None:
+    policy = '{"deadLetterTargetArn": "arn:aws:sqs:r:2:dlq", "maxReceiveCount": "5"}'
+    client = ScriptedClient(
+        get_queue_attributes=_attributes(RedrivePolicy=policy),
+        get_queue_url=raising(client_error("AccessDenied", status=403)),
+    )
+    queue = desk.queue(client)
+
+    described = await queue.describe()
+
+    assert described.dlq_url is None
+    assert "sqs:GetQueueUrl" in described.dlq_error
+    assert described.redrive_max_receive_count == 5
+    assert not queue.has_dead_letter_queue
+    assert client.made("get_queue_url") == [{"QueueName": "dlq", "QueueOwnerAWSAccountId": "2"}]
+
+
+def test_the_owner_is_named_only_when_it_is_another_account() -> None:
+    assert queue_url_request("arn:aws:sqs:elasticmq:1:dlq", "arn:aws:sqs:r:1:queue") == {"QueueName": "dlq"}
+
+
+@pytest.mark.parametrize("policy", ["", "no json", "[]", "{}"])
+def test_an_unreadable_redrive_policy_is_none(policy: str) -> None:
+    assert RedrivePolicy.of({"RedrivePolicy": policy}) == RedrivePolicy()
+
+
+@pytest.mark.parametrize("left", [0, 20, 60, 90, 130, 160, 200, 230, 260, 300, 2000])
+def test_attributes_fit_and_go_least_important_first(left: int) -> None:
+    own = {"Own": {"DataType": "String", "StringValue": "value"}}
+    delivery = replace(DELIVERY, body="é" * 100, attributes=own)
+
+    attributes = dead_letter_attributes(delivery, Reason.NOT_JSON, "ü" * 1000, "s3://b/k", 200 + left)
+
+    assert sum(attribute_size(name, attribute) for name, attribute in attributes.items()) <= left
+    importance = [
+        "ReplicatorReason",
+        "ReplicatorReceiveCount",
+        "ReplicatorMessageId",
+        "Own",
+        "ReplicatorSource",
+        "ReplicatorError",
+    ]
+    assert list(attributes) == importance[: len(attributes)]
+    assert all(attribute.get("StringValue") for attribute in attributes.values())
+
+
+def test_odd_own_attributes_are_left_out() -> None:
+    own: dict[str, dict[str, object]] = {
+        "Empty": {"DataType": "String", "StringValue": ""},
+        "Untyped": {"StringValue": "x"},
+        "Raw": {"DataType": "Binary.gzip", "BinaryValue": b"\0", "BinaryListValues": []},
+        "Number": {"DataType": "Number", "StringValue": "5"},
+    }
+
+    attributes = dead_letter_attributes(replace(DELIVERY, attributes=own), Reason.NOT_JSON, "", "", 10_000)
+
+    assert attributes["Raw"] == {"DataType": "Binary.gzip", "BinaryValue": b"\0"}
+    assert attributes["Number"] == {"DataType": "Number", "StringValue": "5"}
+    assert "Empty" not in attributes
+    assert "Untyped" not in attributes
+    assert attributes["ReplicatorError"]["StringValue"] == "unknown"
+
+
+def test_an_escape_is_not_cut_in_the_middle() -> None:
+    sizes = range(40, 60)
+    for size in sizes:
+        error = dead_letter_attributes(DELIVERY, Reason.NOT_JSON, "\0" * 500, "s3://b/k", 200 + size).get(
+            "ReplicatorError", {}
+        )
+        assert str(error.get("StringValue", "")).replace("%00", "") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain\t\n\r é 😀 \ud7ff\ue000\ufffd\U0010ffff", "plain\t\n\r é 😀 \ud7ff\ue000\ufffd\U0010ffff"),
+        ("\0\x0b\x1f", "%00%0B%1F"),
+        ("\ufffe\uffff", "%EF%BF%BE%EF%BF%BF"),
+        ("\ud800x\udfff", "%ED%A0%80x%ED%BF%BF"),
+        ("100%", "100%"),
+    ],
+)
+def test_only_what_sqs_forbids_is_encoded(text: str, expected: str) -> None:
+    assert allowed(text) == expected
