@@ -157,7 +157,9 @@ class Sidecar:
                 last, at = since.get(connection, (cycle, now))
                 silent[connection] = (cycle, at if last is cycle else now)
                 if last is cycle and now - at >= self._idle_seconds:
-                    _transport_of(connection).close()
+                    transport = _transport_of(connection)
+                    # A close waits for the client to read what was sent; the second time round it has not.
+                    (transport.abort if transport.is_closing() else transport.close)()
             since = silent
             await asyncio.sleep(self._idle_seconds / 4)
 

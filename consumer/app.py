@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import boto3
 
@@ -27,7 +27,7 @@ from consumer.decide import ForeignRule, MissingRule, Policy
 from consumer.errors import EndpointError
 from consumer.lease import LeaseKeeper
 from consumer.metrics import Metrics
-from consumer.model import ObjectRef, Outcome
+from consumer.model import Event, ObjectFinished, ObjectRef, Outcome
 from consumer.observe import Telemetry
 from consumer.pause import Gate
 from consumer.pipeline import Pipeline
@@ -37,7 +37,10 @@ from consumer.replicate import Replicator
 from consumer.settings import Settings
 from consumer.settle import RetryPolicy
 
-GOOGLE_ENDPOINT = "https://storage.googleapis.com"
+_LAST_ANSWERS_SECONDS: Final = 0.5
+"""For the sidecar's last answers; the requests themselves were waited for by the drain."""
+
+GOOGLE_ENDPOINT: Final = "https://storage.googleapis.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +144,20 @@ async def replicate_objects(settings: Settings, refs: Sequence[ObjectRef]) -> As
         checks = await run_checks(settings, engine, None)
         raise_failed(checks)
         gate = Gate(engine.source, engine.destination, None, telemetry, time.monotonic)
-        replays = Replays(engine.replicator, engine.slots, gate, telemetry, origin="cli")
+        replays = Replays(engine.replicator, engine.slots, gate, _ExceptOutcomes(telemetry), origin="cli")
         for outcome in [group.create_task(replays.replicate(ref, 86_400.0)) for ref in refs]:
             yield await outcome
+
+
+class _ExceptOutcomes:
+    """Tells of everything but the outcomes: a command prints them itself."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def emit(self, event: Event, /) -> None:
+        if not isinstance(event, ObjectFinished):
+            self._observer.emit(event)
 
 
 def raise_failed(checks: Sequence[Check]) -> None:
@@ -213,6 +227,7 @@ class App:
             build_api(daemon, config=config, observer=self._telemetry),
             host=settings.api_host,
             port=settings.api_port,
+            grace_seconds=_LAST_ANSWERS_SECONDS,
         )
         port = await sidecar.start()
         stack.push_async_callback(sidecar.stop)

@@ -7,8 +7,8 @@ until the drain time is over → what still runs is stopped at its next chunk an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from consumer.admission import Slots
 from consumer.errors import Kind, ReplicatorError
 from consumer.lease import LeaseKeeper
 from consumer.model import (
+    Delivery,
     Failure,
     LoopLagged,
     MessagesReceived,
@@ -39,6 +40,7 @@ _STALLED_AFTER_SECONDS: Final = 90.0
 _GAUGE_SECONDS: Final = 30.0
 _LAG_SECONDS: Final = 5.0
 _ABORT_SECONDS: Final = 3.0
+_RESTART_SECONDS: Final = 1.0
 
 
 class State(StrEnum):
@@ -79,7 +81,8 @@ class Daemon:
         self._clock = clock
         self._wall_clock = wall_clock
         self._state = State.STARTING
-        self._deliveries: set[asyncio.Task[None]] = set()
+        self._deliveries: set[asyncio.Task[Any]] = set()
+        self._requests: set[asyncio.Task[Any]] = set()
         self._receiving_since: dict[int, float] = {}
         self._busy = asyncio.Event()
 
@@ -92,10 +95,8 @@ class Daemon:
         async with asyncio.TaskGroup() as group:
             polling = [group.create_task(self._poll(number, group)) for number in range(pollers)]
             keeping = [
-                group.create_task(self._leases.run()),
-                group.create_task(self._gate.run()),
-                group.create_task(self._watch_queue()),
-                group.create_task(self._watch_loop()),
+                group.create_task(self._keep_running(work))
+                for work in (self._leases.run, self._gate.run, self._watch_queue, self._watch_loop)
             ]
             await stop.wait()
             self._state = State.DRAINING
@@ -120,9 +121,24 @@ class Daemon:
 
     async def _wait_for_work(self) -> None:
         """Returns when nothing is in flight; the end of a long poll is part of that, for what it may still bring."""
-        while self._deliveries:
-            await asyncio.wait(self._deliveries)
+        while work := self._deliveries | self._requests:
+            await asyncio.wait(work)
         await self._queue.close()
+
+    async def _keep_running(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Starts a part again that died of a defect: without leases or the gate, the daemon would only look alive."""
+        while True:
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 - reported, and mended by starting again
+                self._observer.emit(UnexpectedError(work.__name__, error))
+                await asyncio.sleep(_RESTART_SECONDS)
+
+    async def _handle(self, delivery: Delivery) -> None:
+        try:
+            await self._pipeline.handle(delivery)
+        except Exception as error:  # noqa: BLE001 - one message's defect must not stop the others; it comes again
+            self._observer.emit(UnexpectedError("pipeline", error))
 
     async def _poll(self, number: int, group: asyncio.TaskGroup) -> None:
         failures = 0
@@ -154,7 +170,7 @@ class Daemon:
             self._receiving_since[number] = self._clock()
             deliveries = await self._queue.receive(reserved)
             for delivery in deliveries:
-                task = group.create_task(self._pipeline.handle(delivery))
+                task = group.create_task(self._handle(delivery))
                 self._deliveries.add(task)
                 task.add_done_callback(self._deliveries.discard)
             reserved -= len(deliveries)
@@ -192,10 +208,23 @@ class Daemon:
     # --- what the sidecar asks ----------------------------------------------------------------------------------
 
     async def replicate(self, ref: ObjectRef, wait_seconds: float) -> Outcome:
-        return await self._replays.replicate(ref, wait_seconds)
+        with self._counted():
+            return await self._replays.replicate(ref, wait_seconds)
 
     async def replicate_many(self, refs: Sequence[ObjectRef], wait_seconds: float) -> list[Outcome]:
-        return await self._replays.replicate_many(refs, wait_seconds)
+        with self._counted():
+            return await self._replays.replicate_many(refs, wait_seconds)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Notes the request under way, so that a drain waits for it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._requests.add(task)
+        try:
+            yield
+        finally:
+            self._requests.discard(task)
 
     def bucket_allowed(self, bucket: str) -> bool:
         return self._bucket_allowed(bucket)

@@ -239,19 +239,25 @@ class ReceiveFailed:
 
 @dataclass(frozen=True, slots=True)
 class ObjectFinished:
+    """One object's event ended. `message_id` is empty when no message asked for it."""
+
     outcome: Outcome
     origin: str
     lag_seconds: float | None = None
+    message_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class MessageSettled:
+    """`source_uri` names the object that decided how the message ended, when one did; `delay` is in seconds."""
+
     delivery: Delivery
     settlement: Settlement
     records: int
     reason: Reason | None = None
     error: str = ""
     delay: float | None = None
+    source_uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +277,7 @@ class NoDeadLetterQueue:
     reason: Reason
     error: str
     delay: float
+    source_uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
 """Typed events become one log line and one metric each, so that the two never tell different stories.
+Mere measurements (queue depth, loop lag) are metrics alone.
 
 Levels say what a person has to do: ERROR needs one (dead letters, a pause, a missing dead-letter queue),
 WARNING heals by itself or is worth a look by day, INFO is the record of the work, DEBUG its mechanics. Every
@@ -176,6 +177,8 @@ class Telemetry:
             "reason": outcome.reason.value,
             "origin": event.origin,
         }
+        if event.message_id:
+            fields["message_id"] = event.message_id
         if outcome.event.version_id is not None:
             fields["version_id"] = outcome.event.version_id
         if outcome.failure is not None:
@@ -210,6 +213,8 @@ class Telemetry:
             )
             return
         fields = self._message(event.delivery) | {"records": event.records}
+        if event.source_uri:
+            fields["source"] = event.source_uri
         if event.reason is not None:
             fields |= {"reason": event.reason.value, "kind": kind_of(event.reason).value}
         if event.error:
@@ -234,6 +239,7 @@ class Telemetry:
         self._log.error(
             "no dead-letter queue",
             **self._message(event.delivery),
+            source=event.source_uri,
             reason=event.reason.value,
             error=event.error,
             delay_seconds=round(event.delay, 3),

@@ -85,7 +85,9 @@ class Gate:
         if shared.reason is Reason.SOURCE_FORBIDDEN and bucket not in self._listable:
             # Without the right to list, a missing probe object is refused too: this proves nothing.
             return failure if bucket in self._good else replace(failure, kind=Kind.RETRYABLE)
-        shared = replace(shared, kind=Kind.UNAVAILABLE)
+        # The failure's own words are about the object that somebody waits for; the probe's about the probe.
+        words = failure if shared.reason is failure.reason else shared
+        shared = replace(words, kind=Kind.UNAVAILABLE)
         if shared.reason is Reason.SOURCE_BUCKET_MISSING and self._good - {bucket}:
             return shared  # other buckets work: theirs must not wait for this one
         if may_close:

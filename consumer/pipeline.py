@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 from consumer.admission import Slots
-from consumer.errors import Kind, LeaseLost, Reason, ReplicatorError
+from consumer.errors import Kind, LeaseLost, ReplicatorError
 from consumer.lease import Lease, LeaseKeeper
 from consumer.model import (
     MAX_HOLD_SECONDS,
@@ -33,7 +33,7 @@ from consumer.settle import Ack, DeadLetter, Retry, RetryPolicy, Verdict, settle
 
 SHORT_PAUSE_SECONDS: Final = 60.0
 """How long a held message waits for a pause to end before it goes back to the queue."""
-_RELEASE_SECONDS: Final = 5.0
+_RELEASE_SECONDS: Final = 2.0
 
 
 class Pipeline:
@@ -121,7 +121,7 @@ class Pipeline:
             failure = Failure.of(error)
             return Retry(self._retry_policy.max_seconds, failure.reason, str(failure)), len(events)
         for outcome in outcomes:
-            self._observer.emit(ObjectFinished(outcome, delivery.source, self._lag(outcome)))
+            self._observer.emit(ObjectFinished(outcome, delivery.source, self._lag(outcome), delivery.id))
         verdict = settle(
             outcomes,
             receive_count=delivery.receive_count,
@@ -201,11 +201,11 @@ class Pipeline:
         try:
             match verdict:
                 case Ack():
-                    await self._ack(delivery, Settlement.ACKED, records)
-                case Retry(delay, reason, error):
-                    await self._retry(delivery, records, delay, reason, error)
+                    await self._ack(delivery, records)
+                case Retry():
+                    await self._retry(delivery, records, verdict)
                 case DeadLetter():
-                    await self._dead_letter(delivery, verdict, records)
+                    await self._dead_letter(delivery, records, verdict)
         except LeaseLost:
             self._observer.emit(LeaseEnded(delivery))
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the message comes again
@@ -214,39 +214,42 @@ class Pipeline:
             operation = {Ack: "ack", Retry: "retry"}.get(type(verdict), "dead_letter")
             self._observer.emit(SettleFailed(delivery, operation, Failure.of(error)))
 
-    async def _ack(
-        self,
-        delivery: Delivery,
-        settlement: Settlement,
-        records: int,
-        reason: Reason | None = None,
-        error: str = "",
-    ) -> None:
+    async def _ack(self, delivery: Delivery, records: int) -> None:
         await self._queue.ack(delivery)
-        self._observer.emit(MessageSettled(delivery, settlement, records, reason, error))
+        self._observer.emit(MessageSettled(delivery, Settlement.ACKED, records))
 
-    async def _retry(
-        self, delivery: Delivery, records: int, delay: float, reason: Reason, error: str
-    ) -> None:
-        await self._queue.retry(delivery, delay)
-        self._observer.emit(MessageSettled(delivery, Settlement.RETRIED, records, reason, error, delay))
+    async def _retry(self, delivery: Delivery, records: int, verdict: Retry) -> None:
+        await self._queue.retry(delivery, verdict.delay)
+        self._observer.emit(
+            MessageSettled(
+                delivery,
+                Settlement.RETRIED,
+                records,
+                verdict.reason,
+                verdict.error,
+                verdict.delay,
+                verdict.source_uri,
+            )
+        )
 
-    async def _dead_letter(self, delivery: Delivery, verdict: DeadLetter, records: int) -> None:
+    async def _dead_letter(self, delivery: Delivery, records: int, verdict: DeadLetter) -> None:
+        reason, error, uri = verdict.reason, verdict.error, verdict.source_uri
+        later = Retry(self._retry_policy.max_seconds, reason, error, uri)
         if not self._queue.has_dead_letter_queue:
-            delay = self._retry_policy.max_seconds
-            self._observer.emit(NoDeadLetterQueue(delivery, verdict.reason, verdict.error, delay))
-            await self._retry(delivery, records, delay, verdict.reason, verdict.error)
+            self._observer.emit(NoDeadLetterQueue(delivery, reason, error, later.delay, uri))
+            await self._retry(delivery, records, later)
             return
         try:
-            await self._queue.dead_letter(delivery, verdict.reason, verdict.error, verdict.source_uri)
-        except ReplicatorError as error:
+            await self._queue.dead_letter(delivery, reason, error, uri)
+        except ReplicatorError as refused:
             # Nothing is deleted that was not sent.
-            self._observer.emit(SettleFailed(delivery, "dead_letter", Failure.of(error)))
-            await self._retry(
-                delivery, records, self._retry_policy.max_seconds, verdict.reason, verdict.error
-            )
+            self._observer.emit(SettleFailed(delivery, "dead_letter", Failure.of(refused)))
+            await self._retry(delivery, records, later)
             return
-        await self._ack(delivery, Settlement.DEAD_LETTERED, records, verdict.reason, verdict.error)
+        await self._queue.ack(delivery)
+        self._observer.emit(
+            MessageSettled(delivery, Settlement.DEAD_LETTERED, records, reason, error, source_uri=uri)
+        )
 
     async def _release(self, delivery: Delivery) -> None:
         """Gives the message back at once, for another pod to take."""

@@ -36,6 +36,7 @@ class Retry:
     delay: float
     reason: Reason
     error: str
+    source_uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ def settle(
     return Retry(
         min(delay, max(0.0, MAX_HOLD_SECONDS - held_seconds)),
         failure.reason,
-        f"{outcome.event.ref.uri}: {failure}",
+        str(failure),
+        outcome.event.ref.uri,
     )
 
 

@@ -34,6 +34,7 @@ DELETE: Final = "storage.objects.delete"
 NEEDED_PERMISSIONS: Final = (CREATE, GET, DELETE)
 
 _FIELDS: Final = "name,generation,size,crc32c,md5Hash,metadata"
+_CANCEL_SECONDS: Final = 2.0
 _JOIN_BELOW: Final = 64 * 1024
 _PROBE_NAME: Final = ".cross-cloud-replicator/probe"
 
@@ -239,7 +240,10 @@ class GcsSession:
 
     async def cancel(self) -> None:
         try:
-            async with asyncio.timeout(5), await self._client.request("DELETE", self._uri, CREATE):
+            async with (
+                asyncio.timeout(_CANCEL_SECONDS),
+                await self._client.request("DELETE", self._uri, CREATE),
+            ):
                 return
         except (ReplicatorError, TimeoutError):
             return  # the session expires by itself within a week, and nothing of it is ever visible

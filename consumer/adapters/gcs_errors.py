@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from consumer.errors import Kind, PreconditionFailed, Reason, ReplicatorError
+from consumer.errors import PreconditionFailed, Reason, ReplicatorError
 
 _RATE: Final = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "backendError"})
 _HELD: Final = frozenset(
@@ -20,6 +20,23 @@ _HELD: Final = frozenset(
 )
 
 
+_BY_STATUS: Final[dict[int, Reason]] = {
+    401: Reason.CREDENTIALS,
+    403: Reason.DESTINATION_FORBIDDEN,
+    404: Reason.DESTINATION_BUCKET_MISSING,
+    408: Reason.TIMEOUT,
+    409: Reason.CONTENTION,
+    429: Reason.THROTTLED,
+}
+_HINTS: Final[dict[Reason, str]] = {
+    Reason.CREDENTIALS: "check GOOGLE_APPLICATION_CREDENTIALS or the workload's identity",
+    Reason.DESTINATION_FORBIDDEN: "grant {operation} on gs://{bucket}",
+    Reason.DESTINATION_BUCKET_MISSING: "create gs://{bucket} or correct GCS_BUCKET_NAME",
+    Reason.RETENTION: "a retention policy or hold protects the object at the destination",
+    Reason.METADATA_TOO_LARGE: "shorten the source's user metadata: GCS takes 8 KiB in all",
+}
+
+
 def is_missing_bucket(status: int, body: bytes) -> bool:
     """Whether a 404 speaks of the bucket and not of an object."""
     _, message = _read(body)
@@ -31,44 +48,31 @@ def translate_gcs_error(
     bucket: str, status: int, body: bytes, operation: str, wait: float | None = None
 ) -> ReplicatorError:
     """What GCS's refusal means; `operation` is the permission that the call needs (`storage.objects.create`)."""
-    reason, message = _read(body)
-    said = f"GCS answered {status}{f' {reason}' if reason else ''}" + (f": {message}" if message else "")
-    lowered = f"{reason} {message}".lower()
-
-    def error(reason: Reason, hint: str = "", kind: Kind | None = None) -> ReplicatorError:
-        return ReplicatorError(reason, said, kind=kind, hint=hint, operation=operation, retry_after=wait)
-
+    told, message = _read(body)
+    said = f"GCS answered {status}{f' {told}' if told else ''}" + (f": {message}" if message else "")
     if status == 412:
         return PreconditionFailed(Reason.CONTENTION, said, operation=operation)
-    if status == 401:
-        return error(Reason.CREDENTIALS, "check GOOGLE_APPLICATION_CREDENTIALS or the workload's identity")
-    if status == 403:
-        if reason in _RATE:
-            return error(Reason.THROTTLED)
-        if reason in _HELD or "retention" in lowered or "hold" in lowered:
-            return error(
-                Reason.RETENTION, "a retention policy or hold protects the object at the destination"
-            )
-        return error(Reason.DESTINATION_FORBIDDEN, f"grant {operation} on gs://{bucket}")
-    if status == 404:
-        return error(Reason.DESTINATION_BUCKET_MISSING, f"create gs://{bucket} or correct GCS_BUCKET_NAME")
-    if status == 408:
-        return error(Reason.TIMEOUT)
-    if status == 429:
-        return error(Reason.THROTTLED)
-    if status == 409:
-        return error(Reason.CONTENTION)
-    if status >= 500 or status < 400:
-        return error(Reason.SERVER_ERROR)
+    reason = _reason(status, told, f"{told} {message}".lower())
+    hint = _HINTS.get(reason, "").format(operation=operation, bucket=bucket)
+    return ReplicatorError(reason, said, hint=hint, operation=operation, retry_after=wait)
+
+
+def _reason(status: int, told: str, lowered: str) -> Reason:
+    if status == 403 and told in _RATE:
+        return Reason.THROTTLED
+    if status == 403 and (told in _HELD or "retention" in lowered or "hold" in lowered):
+        return Reason.RETENTION
     if status == 400 and any(word in lowered for word in ("crc32c", "md5", "hash", "checksum")):
-        return error(Reason.CHECKSUM_MISMATCH, kind=Kind.RETRYABLE)
+        return Reason.CHECKSUM_MISMATCH
     if (
         status == 400
         and "metadata" in lowered
         and any(word in lowered for word in ("large", "limit", "size"))
     ):
-        return error(Reason.METADATA_TOO_LARGE, "shorten the source's user metadata: GCS takes 8 KiB in all")
-    return error(Reason.REFUSED)
+        return Reason.METADATA_TOO_LARGE
+    if status >= 500 or status < 400:
+        return Reason.SERVER_ERROR
+    return _BY_STATUS.get(status, Reason.REFUSED)
 
 
 def _read(body: bytes) -> tuple[str, str]:

@@ -6,41 +6,68 @@ import html
 import re
 from typing import Final
 
-from consumer.errors import Kind, Reason, ReplicatorError, SourceChanged, SourceGone
+from consumer.errors import Reason, ReplicatorError, SourceChanged, SourceGone
 from consumer.model import ObjectRef
 
 _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9._]+)</Code>")
 _MESSAGE: Final = re.compile(rb"<Message>([^<]{0,500})</Message>")
 
-_CREDENTIALS: Final = frozenset(
-    {
-        "ExpiredToken",
-        "InvalidAccessKeyId",
-        "InvalidToken",
-        "SignatureDoesNotMatch",
-        "TokenRefreshRequired",
-        "AuthorizationHeaderMalformed",
-        "InvalidClientTokenId",
-        "NotSignedUp",
-        "AccountProblem",
-        "InvalidSecurity",
-    }
-)
-_CREDENTIALS_HINT: Final = "check the AWS credentials and that their session has not expired"
-_THROTTLED: Final = frozenset(
-    {
-        "SlowDown",
-        "SlowDownRead",
-        "Throttling",
-        "ThrottlingException",
-        "RequestLimitExceeded",
-        "TooManyRequests",
-        "TooManyRequestsException",
-        "RequestThrottled",
-        "ServiceUnavailable",
-        "BandwidthLimitExceeded",
-    }
-)
+_BY_CODE: Final[dict[str, Reason]] = {
+    **dict.fromkeys(
+        (
+            "ExpiredToken",
+            "InvalidAccessKeyId",
+            "InvalidToken",
+            "SignatureDoesNotMatch",
+            "TokenRefreshRequired",
+            "AuthorizationHeaderMalformed",
+            "InvalidClientTokenId",
+            "NotSignedUp",
+            "AccountProblem",
+            "InvalidSecurity",
+        ),
+        Reason.CREDENTIALS,
+    ),
+    **dict.fromkeys(
+        (
+            "SlowDown",
+            "SlowDownRead",
+            "Throttling",
+            "ThrottlingException",
+            "RequestLimitExceeded",
+            "TooManyRequests",
+            "TooManyRequestsException",
+            "RequestThrottled",
+            "ServiceUnavailable",
+            "BandwidthLimitExceeded",
+        ),
+        Reason.THROTTLED,
+    ),
+    **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "AccessForbidden"), Reason.SOURCE_FORBIDDEN),
+    # The region could not be found out from the answer.
+    **dict.fromkeys(("PermanentRedirect", "TemporaryRedirect", "Redirect"), Reason.SERVER_ERROR),
+    "OperationAborted": Reason.SERVER_ERROR,
+    "NoSuchBucket": Reason.SOURCE_BUCKET_MISSING,
+    "RequestTimeTooSkewed": Reason.CLOCK_SKEW,
+    "InvalidObjectState": Reason.ARCHIVED,
+    "RequestTimeout": Reason.TIMEOUT,
+}
+_BY_STATUS: Final[dict[int, Reason]] = {
+    401: Reason.SOURCE_FORBIDDEN,
+    403: Reason.SOURCE_FORBIDDEN,
+    408: Reason.TIMEOUT,
+    429: Reason.THROTTLED,
+    503: Reason.THROTTLED,
+}
+_HINTS: Final[dict[Reason, str]] = {
+    Reason.SOURCE_BUCKET_MISSING: "create the bucket, or stop its events",
+    Reason.CREDENTIALS: "check the AWS credentials and that their session has not expired",
+    Reason.CLOCK_SKEW: "set this machine's clock (NTP)",
+    Reason.ARCHIVED: "restore it; the ObjectRestore:Completed event copies it then",
+    Reason.CUSTOMER_KEY: "objects under a customer-provided key (SSE-C) cannot be read",
+    Reason.SOURCE_FORBIDDEN: "allow s3:GetObject on it, and kms:Decrypt on its key; without s3:ListBucket a missing "
+    "object looks like this too",
+}
 
 
 def error_code(body: bytes) -> tuple[str, str]:
@@ -57,46 +84,28 @@ def translate_s3_error(
 ) -> ReplicatorError:
     """What S3's refusal to read `ref` means. `NoSuchKey` alone says that the object is gone."""
     operation = "s3:GetObject"
-    said = f"S3 answered {status} {code or 'without a code'} for {ref.uri}"
-
-    def error(reason: Reason, hint: str = "", kind: Kind | None = None) -> ReplicatorError:
-        return ReplicatorError(reason, said, kind=kind, hint=hint, operation=operation, retry_after=wait)
-
     if code == "NoSuchKey":
         return SourceGone(Reason.SOURCE_MISSING, f"{ref.uri} does not exist", operation=operation)
     if code in ("PreconditionFailed", "NoSuchVersion", "InvalidRange") or status in (412, 416):
         return SourceChanged(
             Reason.SOURCE_CHANGED, f"{ref.uri} changed while it was read", operation=operation
         )
-    if code == "NoSuchBucket":
-        return error(Reason.SOURCE_BUCKET_MISSING, f"create the bucket {ref.bucket} or stop its events")
-    if code in _CREDENTIALS:
-        return error(Reason.CREDENTIALS, _CREDENTIALS_HINT)
-    if code == "RequestTimeTooSkewed":
-        return error(Reason.CLOCK_SKEW, "set this machine's clock (NTP)")
-    if code in _THROTTLED or status in (429, 503):
-        return error(Reason.THROTTLED)
-    if code == "InvalidObjectState":
-        return error(Reason.ARCHIVED, "restore it; the ObjectRestore:Completed event copies it then")
-    if "Server Side Encryption" in message and status == 400:
-        return error(Reason.CUSTOMER_KEY, "objects under a customer-provided key (SSE-C) cannot be read")
+    reason = _reason(status, code, message)
+    said = f"S3 answered {status} {code or 'without a code'} for {ref.uri}"
+    if reason is Reason.REFUSED and message:
+        said = f"{said}: {message}"
+    return ReplicatorError(reason, said, hint=_HINTS.get(reason, ""), operation=operation, retry_after=wait)
+
+
+def _reason(status: int, code: str, message: str) -> Reason:
+    if status == 400 and "Server Side Encryption" in message:
+        return Reason.CUSTOMER_KEY
     if code.startswith("KMS"):
-        return error(Reason.SOURCE_FORBIDDEN, "check the KMS key's state and allow kms:Decrypt on it")
-    if code in ("AccessDenied", "AllAccessDisabled", "AccessForbidden") or status in (401, 403):
-        return error(
-            Reason.SOURCE_FORBIDDEN,
-            "allow s3:GetObject on it (and kms:Decrypt on its key); without s3:ListBucket a missing object "
-            "looks like this too",
-        )
-    if code == "RequestTimeout" or status == 408:
-        return error(Reason.TIMEOUT)
+        return Reason.SOURCE_FORBIDDEN
+    found = _BY_CODE.get(code) or _BY_STATUS.get(status)
+    if found is not None:
+        return found
     if status >= 500:
-        return error(Reason.SERVER_ERROR)
-    if not code:
-        # Nothing is certain then; a bare 404 in particular cannot tell a missing key from a missing bucket.
-        return error(Reason.UNEXPECTED)
-    if code in ("OperationAborted", "PermanentRedirect", "TemporaryRedirect", "Redirect"):
-        return error(Reason.SERVER_ERROR, "the bucket's region could not be found out")
-    return ReplicatorError(
-        Reason.REFUSED, f"{said}: {message}" if message else said, operation=operation, retry_after=wait
-    )
+        return Reason.SERVER_ERROR
+    # Without a code nothing is certain; a bare 404 in particular cannot tell a missing key from a missing bucket.
+    return Reason.REFUSED if code else Reason.UNEXPECTED

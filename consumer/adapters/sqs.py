@@ -181,9 +181,9 @@ class SqsQueue:
         return self._description
 
     async def depth(self) -> QueueDepth:
-        """What `describe` counts."""
-        described = await self.describe()
-        return QueueDepth(described.visible, described.in_flight, described.delayed, described.dlq_visible)
+        """The counts of both queues, for the gauges; two calls."""
+        found = await self.describe()
+        return QueueDepth(found.visible, found.in_flight, found.delayed, found.dlq_visible)
 
     async def close(self) -> None:
         """Sends the deletes and visibility changes that wait, and waits for everything under way.

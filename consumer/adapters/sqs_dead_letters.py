@@ -52,24 +52,28 @@ def dead_letter_attributes(
     left = maximum_size - len(delivery.body.encode("utf-8", "surrogatepass"))
     fitted: dict[str, Attribute] = {}
 
-    def add(name: str, attribute: Attribute) -> None:
+    def add(name: str, attribute: Attribute) -> bool:
         nonlocal left
         size = attribute_size(name, attribute)
-        if size <= left:
-            fitted[name] = attribute
-            left -= size
+        if size > left:
+            return False
+        fitted[name] = attribute
+        left -= size
+        return True
 
-    add(REASON, _string(reason.value))
-    add(RECEIVE_COUNT, _string(str(delivery.receive_count)))
-    add(MESSAGE_ID, _string(delivery.id))
+    if not (
+        add(REASON, _string(reason.value))
+        and add(RECEIVE_COUNT, _string(str(delivery.receive_count)))
+        and add(MESSAGE_ID, _string(delivery.id))
+    ):
+        return fitted
     for name, attribute in _own(delivery.attributes):
         add(name, attribute)
-    add(SOURCE, _string(source_uri))
-    text = _string(error)
-    room = left - attribute_size(ERROR, {**text, "StringValue": ""})
-    trimmed = _trimmed(str(text["StringValue"]), room)
-    if trimmed:
-        add(ERROR, {**text, "StringValue": trimmed})
+    if add(SOURCE, _string(source_uri)):
+        text = str(_string(error)["StringValue"])
+        trimmed = _trimmed(text, left - attribute_size(ERROR, {"DataType": "String"}))
+        if trimmed:
+            add(ERROR, {"DataType": "String", "StringValue": trimmed})
     return fitted
 
 

@@ -174,7 +174,7 @@ def _unanswered(error: BaseException, operation: str) -> ReplicatorError:
     if isinstance(error, vendor.ConnectionClosedError):
         # It was reached, and hung up: a passing thing, not a missing endpoint.
         return ReplicatorError(Reason.CONNECTION, "SQS closed the connection", operation=operation)
-    if isinstance(error, vendor.HTTPClientError):
+    if isinstance(error, vendor.ConnectionError | vendor.HTTPClientError):
         return ReplicatorError(
             Reason.ENDPOINT_UNREACHABLE,
             f"cannot reach SQS ({name})",

@@ -101,7 +101,8 @@ async def test_each_failure_has_its_status_and_says_why(service: Scripted) -> No
             assert answer.status_code == EXPECTED[reason], reason
             detail = answer.json()["detail"]
             assert detail == f"s3:GetObject: it broke (mend it) [reason: {reason.value}]"
-            assert ("retry-after" in answer.headers) == (answer.status_code == 503)
+            waits = {Kind.RETRYABLE: "5", Kind.UNAVAILABLE: "30"}.get(kind_of(reason))
+            assert answer.headers.get("retry-after") == (waits if answer.status_code == 503 else None)
 
 
 async def test_the_place_that_fails_may_know_the_kind_better(service: Scripted) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -215,3 +215,20 @@ async def test_who_may_not_ask_is_refused_before_anything_is_read(
     assert sent[0]["status"] in (401, 403)
     # What follows a refused `Expect: 100-continue` cannot be told apart from a new request.
     assert (b"connection", b"close") in sent[0]["headers"]
+
+
+async def test_a_client_that_leaves_within_its_body_gets_no_answer(service: Scripted) -> None:
+    parts: Iterator[dict[str, Any]] = iter(
+        [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    )
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return next(parts)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": ONE, "headers": [(b"host", b"localhost")]}
+    await build_api(service, config=REAL)(scope, receive, send)
+    assert (sent, service.asked) == ([], [])

@@ -7,6 +7,7 @@ import json
 import httpx
 import pytest
 
+from consumer.api_models import plain_errors
 from consumer.model import ObjectRef
 from tests.unit.scripted_service import MANY, ONE, WANTED, Heard, Scripted, client
 
@@ -113,6 +114,7 @@ async def test_what_was_sent_is_not_sent_back_and_the_errors_are_few(service: Sc
     for answer in (long_key, long_field, fields, keys):
         assert answer.status_code == 422
         assert len(answer.content) < 8000
+    assert len(fields.json()["detail"]) == 1
     assert long_key.json()["detail"] == [
         {
             "type": "string_too_long",
@@ -121,3 +123,15 @@ async def test_what_was_sent_is_not_sent_back_and_the_errors_are_few(service: Sc
             "ctx": {"max_length": 1024},
         }
     ]
+
+
+def test_errors_can_always_be_sent() -> None:
+    error = {
+        "type": "t",
+        "loc": ("body", "\ud800", 3),
+        "msg": "\udfff",
+        "input": b"x",
+        "ctx": {"e": ValueError("v")},
+    }
+    (plain,) = plain_errors([error])
+    assert plain == {"type": "t", "loc": ["body", "?", 3], "msg": "?", "ctx": {"e": "v"}}

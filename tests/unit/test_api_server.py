@@ -143,15 +143,16 @@ async def test_a_port_that_just_closed_can_be_taken_again() -> None:
 async def test_all_addresses_of_a_host_share_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
     async def both(*_: object, **__: object) -> list[Any]:
         inet = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
-        addresses = ("127.0.0.1", "127.0.0.2", "192.0.2.1")
+        addresses = ("192.0.2.1", "127.0.0.1", "127.0.0.2")
         return [(*inet, (address, 0)) for address in addresses]
 
     monkeypatch.setattr(asyncio.get_running_loop().__class__, "getaddrinfo", both, raising=True)
     sockets = await _listen("two", 0)
     try:
-        # The last one is not of this machine, as ::1 is not where there is no IPv6: the others are enough.
+        # The first one is not of this machine, as ::1 is not where there is no IPv6: the others are enough.
         assert [each.getsockname()[0] for each in sockets] == ["127.0.0.1", "127.0.0.2"]
         assert len({each.getsockname()[1] for each in sockets}) == 1
+        assert all(each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for each in sockets)
     finally:
         for each in sockets:
             each.close()
@@ -283,6 +284,28 @@ async def test_stop_cancels_what_does_not_end_in_time(caplog: pytest.LogCaptureF
         assert "stopping" in body["detail"]
     assert not service.finished.is_set()
     assert caplog.records == []
+
+
+class Talkative(Scripted):
+    def metrics(self) -> tuple[bytes, str]:
+        return b"#" * (64 * 1024 * 1024), "text/plain"
+
+
+async def test_a_client_that_does_not_read_holds_up_neither_stop_nor_a_connection() -> None:
+    ask = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with serving(Talkative()) as (sidecar, port), connected(port) as (reader, writer):
+        writer.write(ask)
+        await ended(reader.readexactly(1))
+        stopped = sidecar._server
+        assert stopped is not None
+        await ended(sidecar.stop(grace_seconds=0.05))
+        await until(lambda: not stopped.server_state.connections)
+    async with serving(Talkative(), idle_seconds=0.1) as (sidecar, port), connected(port) as (reader, writer):
+        server = sidecar._server
+        assert server is not None
+        writer.write(ask)
+        await ended(reader.readexactly(1))
+        await until(lambda: not server.server_state.connections)
 
 
 async def test_a_stop_that_is_cancelled_stops_at_once() -> None:

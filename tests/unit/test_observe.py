@@ -24,6 +24,7 @@ from consumer.model import (
     Failure,
     LeaseEnded,
     LeaseExtended,
+    LoopLagged,
     MessageSettled,
     MessagesReceived,
     NoDeadLetterQueue,
@@ -34,6 +35,7 @@ from consumer.model import (
     Outcome,
     Paused,
     PollCompleted,
+    QueueDepth,
     ReceiveFailed,
     Result,
     Resumed,
@@ -337,8 +339,31 @@ def test_an_unexpected_error_is_logged_with_its_traceback(outside: Outside) -> N
     assert "test_an_unexpected_error_is_logged_with_its_traceback" in trace
 
 
+def test_measurements_are_metrics_without_a_line(outside: Outside) -> None:
+    outside.telemetry.emit(QueueDepth(5, 2, 1, 3))
+    outside.telemetry.emit(LoopLagged(0.25))
+    expected = {
+        "queue_messages{state=visible}": 5,
+        "queue_messages{state=in_flight}": 2,
+        "queue_messages{state=delayed}": 1,
+        "dlq_messages": 3,
+        "event_loop_lag_seconds_count": 1,
+        "event_loop_lag_seconds_sum": 0.25,
+    }
+    assert expected.items() <= outside.samples().items()
+    assert outside.lines() == []
+    outside.telemetry.emit(QueueDepth(0, 0, 0, None))
+    assert math.isnan(outside.samples()["dlq_messages"])
+
+
 def test_every_typed_event_is_covered() -> None:
-    assert {type(event) for event, _, _ in CASES} | {UnexpectedError} == set(get_args(Event))
+    covered = {type(event) for event, _, _ in CASES} | {UnexpectedError, QueueDepth, LoopLagged}
+    assert covered == set(get_args(Event))
+
+
+def test_the_port_is_in_the_line_that_says_the_api_listens(outside: Outside) -> None:
+    outside.telemetry.listening("127.0.0.1", 43210)
+    assert outside.line() == {"level": "info", "event": "api listening", "host": "127.0.0.1", "port": 43210}
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def raising(error: Exception) -> Script:
             Kind.UNAVAILABLE,
         ),
         (vendor.ConnectTimeoutError(endpoint_url="u"), Reason.ENDPOINT_UNREACHABLE, Kind.UNAVAILABLE),
-        (vendor.SSLError(endpoint_url="u", error="e"), Reason.ENDPOINT_UNREACHABLE, Kind.UNAVAILABLE),
+        (vendor.SSLError(endpoint_url="u", error=OSError()), Reason.ENDPOINT_UNREACHABLE, Kind.UNAVAILABLE),
         (vendor.ProxyConnectionError(proxy_url="u"), Reason.ENDPOINT_UNREACHABLE, Kind.UNAVAILABLE),
         (vendor.ReadTimeoutError(endpoint_url="u"), Reason.TIMEOUT, Kind.RETRYABLE),
         (vendor.ConnectionClosedError(endpoint_url="u"), Reason.CONNECTION, Kind.RETRYABLE),
@@ -297,18 +297,18 @@ async def test_what_an_answer_does_not_mention_has_failed(desk: Desk) -> None:
 
 async def test_a_cancelled_caller_does_not_disturb_the_others() -> None:
     sent: list[list[str]] = []
-    answering = asyncio.Event()
+    sending, answering = asyncio.Event(), asyncio.Event()
 
     async def send(items: list[str]) -> list[Result]:
         sent.append(items)
+        sending.set()
         await answering.wait()
         return [None, None]
 
     batcher: Batcher[str] = Batcher(send, linger=0.001)
     cancelled = asyncio.create_task(batcher.submit("a"))
     other = asyncio.create_task(batcher.submit("b"))
-    while not sent:
-        await asyncio.sleep(0.001)  # noqa: ASYNC110 - the timer of the batch is what is waited for
+    await sending.wait()
 
     cancelled.cancel()
     await asyncio.wait([cancelled])
