@@ -35,7 +35,7 @@ endif
 FORGET_STALE := $(shell if [ -f $(STAMP) ]; then \
 	if [ "`cat $(STAMP)`" != "$(CURDIR)" ] || ! .venv/bin/python -c '' >/dev/null 2>&1; then rm -rf .venv; fi; fi)
 
-.PHONY: help run test test-emulators bench lint format clean
+.PHONY: help run check test test-emulators bench lint format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ help:  ## Show this list
 # `exec`, here and below: the program takes the shell's place, so a signal reaches it and nothing outlives it.
 run: $(STAMP)  ## Start emulators of S3, SQS and GCS and the daemon on them, in one command (Ctrl-C ends all of it)
 	@exec .venv/bin/consumer sandbox $(ARGS)
+
+check: $(STAMP)  ## Ask S3, SQS and GCS, as configured, whether the daemon could start
+	@exec .venv/bin/consumer check
 
 test: $(STAMP)  ## Run the test suite (no network beyond this machine, no cloud account)
 	@exec .venv/bin/python -m pytest $(ARGS)
