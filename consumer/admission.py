@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 
@@ -36,15 +36,15 @@ class Slots:
 
     async def reserve(self, most: int) -> int:
         """Waits for at least one free slot and reserves up to `most`; returns how many."""
-        while not self.free or self._waiting:
-            await self._wait_in(self._reserving)
+        while not self.free:
+            await self._wait_in(self._reserving, self._wake)
         taken = min(most, self.free)
         self._reserved += taken
         return taken
 
     def reserve_more(self, most: int) -> int:
         """Reserves up to `most` further slots of those that are free now; returns how many."""
-        taken = 0 if self._waiting else min(most, self.free)
+        taken = min(most, self.free)
         self._reserved += taken
         return taken
 
@@ -62,49 +62,49 @@ class Slots:
             self._wake()
 
     def try_acquire(self) -> bool:
-        """Takes a slot if one is free and nobody waits for it; never waits."""
-        if self._waiting or self.free <= 0:
+        """Takes a slot that does no work, if there is one; never waits."""
+        if self._active >= self.capacity:
             return False
         self._active += 1
         return True
 
     async def acquire(self) -> None:
         """Takes a slot, waiting in order of arrival."""
-        if not self._waiting and self._active < self.capacity:
+        if self._active < self.capacity:
             self._active += 1
-            return
-        while True:
-            await self._wait_in(self._waiting)
-            if self._active < self.capacity:
-                self._active += 1
-                return
+        else:
+            await self._wait_in(self._waiting, self.release)
 
     def release(self) -> None:
         """Gives a working slot back."""
         self._active -= 1
         self._wake()
 
-    async def _wait_in(self, queue: deque[asyncio.Future[None]]) -> None:
+    async def _wait_in(self, queue: deque[asyncio.Future[None]], give_up: Callable[[], None]) -> None:
+        """Waits for its turn; `give_up` hands the turn on when it comes together with a cancellation."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.append(future)
         try:
             await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                self._wake()  # it was our turn, but we leave: the next one takes it
-            raise
-        finally:
             if future in queue:
                 queue.remove(future)
+            elif not future.cancelled():
+                give_up()
+            raise
 
     def _wake(self) -> None:
-        room = self.capacity - self._active
-        for queue in (self._waiting, self._reserving):
-            while queue and room > 0:
-                future = queue.popleft()
-                if not future.done():
-                    future.set_result(None)
-                    room -= 1
+        # A waiting one is handed its slot right here: nobody who asks before it runs can overtake it, so whoever
+        # finds a slot that does no work may take it.
+        while self._active < self.capacity and self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                self._active += 1
+                future.set_result(None)
+        for _ in range(min(self.free, len(self._reserving))):
+            future = self._reserving.popleft()
+            if not future.done():
+                future.set_result(None)
 
 
 class MemoryBudget:

@@ -172,13 +172,29 @@ def raise_failed(checks: Sequence[Check]) -> None:
         )
 
 
-class App:
-    """One daemon with its sidecar. `run` returns the exit code."""
+class _Tee:
+    """Tells two observers each event."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, first: Observer, second: Observer) -> None:
+        self._both = (first, second)
+
+    def emit(self, event: Event, /) -> None:
+        for observer in self._both:
+            observer.emit(event)
+
+
+class App:
+    """One daemon with its sidecar. `run` returns the exit code.
+
+    `watcher` hears every event besides the log and the metrics. `api_port` is the bound port, once it serves.
+    """
+
+    def __init__(self, settings: Settings, *, watcher: Observer | None = None) -> None:
         self._settings = settings
         self._metrics = Metrics(__version__)
         self._telemetry = Telemetry(self._metrics)
+        self._observer: Observer = _Tee(self._telemetry, watcher) if watcher else self._telemetry
+        self.api_port: int | None = None
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
 
@@ -197,7 +213,7 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         async with AsyncExitStack() as stack:
-            engine = await stack.enter_async_context(open_engine(settings, self._telemetry))
+            engine = await stack.enter_async_context(open_engine(settings, self._observer))
             queue = new_queue(settings, engine.aws)
             daemon = self._daemon(engine, queue)
             await self._serve(stack, daemon)
@@ -224,14 +240,14 @@ class App:
             version=__version__,
         )
         sidecar = Sidecar(
-            build_api(daemon, config=config, observer=self._telemetry),
+            build_api(daemon, config=config, observer=self._observer),
             host=settings.api_host,
             port=settings.api_port,
             grace_seconds=_LAST_ANSWERS_SECONDS,
         )
-        port = await sidecar.start()
+        self.api_port = await sidecar.start()
         stack.push_async_callback(sidecar.stop)
-        self._telemetry.listening(settings.api_host, port)
+        self._telemetry.listening(settings.api_host, self.api_port)
 
     async def _start_up(self, engine: Engine, queue: SqsQueue) -> bool:
         """Whether the daemon may start; False when it was asked to stop meanwhile."""
@@ -253,17 +269,17 @@ class App:
         return True
 
     def _daemon(self, engine: Engine, queue: SqsQueue) -> Daemon:
-        settings, telemetry = self._settings, self._telemetry
-        gate = Gate(engine.source, engine.destination, queue, telemetry, time.monotonic)
+        settings, observer = self._settings, self._observer
+        gate = Gate(engine.source, engine.destination, queue, observer, time.monotonic)
         clock = asyncio.get_running_loop().time
-        leases = LeaseKeeper(queue, telemetry, clock)
+        leases = LeaseKeeper(queue, observer, clock)
         pipeline = Pipeline(
             queue,
             engine.replicator,
             leases,
             engine.slots,
             gate,
-            telemetry,
+            observer,
             retry_policy=RetryPolicy(
                 settings.retry_base_seconds,
                 settings.retry_max_seconds,
@@ -279,11 +295,11 @@ class App:
         return Daemon(
             queue,
             pipeline,
-            Replays(engine.replicator, engine.slots, gate, telemetry, origin="http"),
+            Replays(engine.replicator, engine.slots, gate, observer, origin="http"),
             leases,
             gate,
             engine.slots,
-            telemetry,
+            observer,
             render_metrics=self._metrics.render,
             bucket_allowed=settings.allowed,
             drain_seconds=settings.drain_timeout_seconds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,12 +37,13 @@ class LeaseKeeper:
         self._clock = clock
         self._held: dict[Lease, None] = {}
         self._changed = asyncio.Event()
+        self._wakes_at = 0.0
 
     def hold(self, delivery: Delivery, task: asyncio.Task[Any]) -> Lease:
         """Starts to extend a message's lease on behalf of the task that works on it."""
         lease = Lease(delivery, task, due=delivery.received_at + _interval(delivery))
         self._held[lease] = None
-        if len(self._held) == 1 or lease.due <= self._clock():
+        if lease.due < self._wakes_at:
             self._changed.set()
         return lease
 
@@ -54,9 +56,10 @@ class LeaseKeeper:
         while True:
             self._changed.clear()
             pending = [lease.due for lease in self._held if not lease.capped]
-            wait = max(0.0, min(pending) - self._clock()) if pending else None
+            self._wakes_at = min(pending, default=math.inf)
             try:
-                await asyncio.wait_for(self._changed.wait(), wait)
+                async with asyncio.timeout(max(0.0, self._wakes_at - self._clock()) if pending else None):
+                    await self._changed.wait()
             except TimeoutError:
                 await self.extend_due()
 

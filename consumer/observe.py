@@ -183,7 +183,9 @@ class Telemetry:
             fields["version_id"] = outcome.event.version_id
         if outcome.failure is not None:
             permanent = outcome.failure.kind in (Kind.PERMANENT, Kind.PERMISSION, Kind.POISON)
-            level, text = ("error" if permanent else "warning"), "object failed"
+            # Where a message asked for it, the dead letter is what a person has to look at: one error, not two.
+            level = "error" if permanent and not event.message_id else "warning"
+            text = "object failed"
             fields |= _failure(outcome.failure)
         else:
             level, text = _OBJECT_LINES.get(outcome.result, ("warning", "object failed"))

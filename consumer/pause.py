@@ -21,6 +21,18 @@ _TRUST_SECONDS: Final = 5.0
 """For how long one answer to a probe speaks for the failures of other messages."""
 
 
+_MOST_ANSWERS: Final = 1_000
+_TROUBLE: Final = frozenset(
+    {
+        Reason.SERVER_ERROR,
+        Reason.CONNECTION,
+        Reason.TIMEOUT,
+        Reason.THROTTLED,
+    }
+)
+"""Passing for one call; when the probe meets it as well, every call does."""
+
+
 @dataclass(slots=True)
 class _Answer:
     at: float
@@ -54,6 +66,7 @@ class Gate:
         self._listable: set[str] = set()
         self._good: set[str] = set()
         self._closed = asyncio.Event()
+        self._asking = asyncio.Lock()
 
     @property
     def failure(self) -> Failure | None:
@@ -75,15 +88,14 @@ class Gate:
 
         `may_close` False is for a person's request: a bucket that they mistyped must not stop the queue.
         """
-        if failure.kind not in (Kind.UNAVAILABLE, Kind.PERMISSION):
+        if not _may_be_shared(failure):
             return failure
         shared = await self._ask(failure, bucket)
         if shared is None:
             if failure.kind is Kind.UNAVAILABLE:
                 return replace(failure, kind=Kind.RETRYABLE)
             return failure
-        if shared.reason is Reason.SOURCE_FORBIDDEN and bucket not in self._listable:
-            # Without the right to list, a missing probe object is refused too: this proves nothing.
+        if self._proves_nothing(shared, bucket):
             return failure if bucket in self._good else replace(failure, kind=Kind.RETRYABLE)
         # The failure's own words are about the object that somebody waits for; the probe's about the probe.
         words = failure if shared.reason is failure.reason else shared
@@ -111,7 +123,8 @@ class Gate:
             while self._failure is not None:
                 await self._sleep(delay)
                 delay = min(delay * 2, LONGEST_PROBE_SECONDS)
-                if await self._probe(self._failure, self._bucket) is None:
+                found = await self._probe(self._failure, self._bucket)
+                if found is None or self._proves_nothing(found, self._bucket):
                     self._reopen(self._failure)
 
     def _reopen(self, failure: Failure) -> None:
@@ -120,15 +133,20 @@ class Gate:
         self._open.set()
         self._observer.emit(Resumed(failure.reason, self._clock() - self._since))
 
+    def _proves_nothing(self, found: Failure, bucket: str | None) -> bool:
+        """Without the right to list, S3 refuses a probe object that is missing just as one that is forbidden."""
+        return found.reason is Reason.SOURCE_FORBIDDEN and bucket not in self._listable
+
     async def _ask(self, failure: Failure, bucket: str) -> Failure | None:
         key = (_side(failure), bucket if _side(failure) == "source" else None)
-        known = self._answers.get(key)
-        if known is None or self._clock() - known.at > _TRUST_SECONDS:
-            known = _Answer(self._clock(), await self._probe(failure, bucket))
-            if len(self._answers) > 1_000:
-                self._answers.clear()
-            self._answers[key] = known
-        return known.failure
+        async with self._asking:  # many copies fail at once; one of them asks for all
+            known = self._answers.get(key)
+            if known is None or self._clock() - known.at > _TRUST_SECONDS:
+                known = _Answer(self._clock(), await self._probe(failure, bucket))
+                if len(self._answers) > _MOST_ANSWERS:
+                    self._answers.clear()
+                self._answers[key] = known
+            return known.failure
 
     async def _probe(self, failure: Failure, bucket: str | None) -> Failure | None:
         side = _side(failure)
@@ -144,9 +162,12 @@ class Gate:
                     self._listable.add(bucket)
         except ReplicatorError as error:
             found = Failure.of(error)
-            # What passes by itself is no shared cause, unless it is all that the failure was about.
-            return None if found.kind is Kind.RETRYABLE and failure.reason is not found.reason else found
+            return found if _may_be_shared(found) else None
         return None
+
+
+def _may_be_shared(failure: Failure) -> bool:
+    return failure.kind in (Kind.UNAVAILABLE, Kind.PERMISSION) or failure.reason in _TROUBLE
 
 
 def _side(failure: Failure) -> str:

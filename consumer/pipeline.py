@@ -288,10 +288,14 @@ def _unavailable(outcome: Outcome) -> bool:
 
 
 async def _uninterrupted(work: Awaitable[None]) -> None:
-    """Awaits to the end even when cancelled meanwhile; the cancellation follows."""
+    """Awaits to the end however often it is cancelled meanwhile; the cancellation follows."""
     task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled

@@ -84,9 +84,9 @@ class Replays:
         event = ObjectEvent(EventKind.MANUAL, ref)
         attempt = 1
         while True:
-            outcome = await judge(
-                self._gate, await self._replicator.replicate(event, optimistic=attempt == 1)
-            )
+            outcome = await self._replicator.replicate(event, optimistic=attempt == 1)
+            # A bucket that a person mistyped must not stop the queue.
+            outcome = await judge(self._gate, outcome, may_close=False)
             failure = outcome.failure
             if failure is None or failure.kind is not Kind.RETRYABLE or attempt >= _ATTEMPTS:
                 self._observer.emit(ObjectFinished(outcome, self._origin))

@@ -286,10 +286,15 @@ class _Client:
         self, method: str, url: str, operation: str, headers: dict[str, str] | None, data: Any
     ) -> aiohttp.ClientResponse:
         try:
+            authorization = await self._token.headers()
+        except ReplicatorError as error:
+            error.operation = operation  # what the token was wanted for
+            raise
+        try:
             return await self._http.request(
                 method,
                 URL(url, encoded=True),
-                headers={**await self._token.headers(), **(headers or {})},
+                headers={**authorization, **(headers or {})},
                 data=data,
                 allow_redirects=False,
                 proxy=self._proxy,

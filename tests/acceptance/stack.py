@@ -1,8 +1,8 @@
 """What the installed command runs against here: moto's S3 and SQS and the strict GCS double, both watched.
 
-    with moto_server() as aws, site_of(aws) as site:
-        site.put("key", b"body")                # notifies the queue by itself, as S3 does
-        Command("run", env=site.env(), folder=…)
+with moto_server() as aws, site_of(aws) as site:
+    site.put("key", b"body")                # notifies the queue by itself, as S3 does
+    Command("run", env=site.env(), folder=…)
 """
 
 from __future__ import annotations
@@ -162,9 +162,7 @@ class Site:
     # --- source and queue
 
     def put(self, key: str, body: bytes = b"", *, quiet: bool = False, **more: Any) -> None:
-        self.aws.s3.put_object(
-            Bucket=self.quiet_bucket if quiet else self.bucket, Key=key, Body=body, **more
-        )
+        self.aws.s3.put_object(Bucket=self.quiet_bucket if quiet else self.bucket, Key=key, Body=body, **more)
 
     def send(self, body: str) -> str:
         """The id of the message sent."""

@@ -1,0 +1,1 @@
+"""What goes wrong between the two clouds, and what the engine makes of it."""

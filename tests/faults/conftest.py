@@ -1,0 +1,144 @@
+"""The engine with its real adapters between two doubles that misbehave on order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+
+import aiohttp
+import boto3
+import pytest
+import stamina
+
+from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
+from consumer.adapters.gcs import GcsDestination, Token
+from consumer.adapters.gcs_auth import NoToken
+from consumer.adapters.http import new_session
+from consumer.adapters.s3 import S3Source
+from consumer.admission import MemoryBudget
+from consumer.decide import Policy
+from consumer.model import (
+    MIB,
+    Event,
+    EventKind,
+    ObjectEvent,
+    ObjectRef,
+    OperationRetried,
+    Outcome,
+    UnexpectedError,
+)
+from consumer.replicate import Replicator
+from consumer.transfer import copy_large
+from tests.doubles.faulty_s3 import FaultyS3
+from tests.doubles.gcs_objects import StoredObject
+from tests.doubles.strict_gcs import StrictGcs
+
+SOURCE = "incoming"
+DESTINATION = "replica"
+KEY = "folder/a key.bin"
+
+
+@dataclass
+class Recorder:
+    """An observer that remembers."""
+
+    events: list[Event] = field(default_factory=list)
+
+    def emit(self, event: Event, /) -> None:
+        self.events.append(event)
+
+    @property
+    def retries(self) -> list[str]:
+        return [event.error for event in self.events if isinstance(event, OperationRetried)]
+
+    @property
+    def unexpected(self) -> list[BaseException]:
+        return [event.error for event in self.events if isinstance(event, UnexpectedError)]
+
+
+@dataclass
+class Lab:
+    """Both doubles, the adapters over them, and the engine between."""
+
+    s3: FaultyS3
+    gcs: StrictGcs
+    http: aiohttp.ClientSession
+    source: S3Source
+    destination: GcsDestination
+    recorder: Recorder
+
+    def engine(
+        self, policy: Policy = Policy(), *, token: Token | None = None, memory: int = 64 * MIB
+    ) -> Replicator:
+        destination = self.destination if token is None else self.destination_with(token)
+        return Replicator(self.source, destination, MemoryBudget(memory), self.recorder, policy=policy)
+
+    def destination_with(self, token: Token) -> GcsDestination:
+        return GcsDestination(self.http, token, self.recorder, bucket=DESTINATION, endpoint=self.gcs.url)
+
+    async def replicate(
+        self,
+        key: str = KEY,
+        kind: EventKind = EventKind.CREATED,
+        *,
+        policy: Policy = Policy(),
+        optimistic: bool = True,
+        memory: int = 64 * MIB,
+    ) -> Outcome:
+        """One event through a fresh engine, as after a restart.
+
+        With `memory` of 1 MiB every object above 256 KiB goes through a resumable session.
+        """
+        event = ObjectEvent(kind, ObjectRef(SOURCE, key))
+        outcome = await self.engine(policy, memory=memory).replicate(event, optimistic=optimistic)
+        assert self.recorder.unexpected == []
+        return outcome
+
+    def replica(self, key: str = KEY) -> StoredObject | None:
+        return self.gcs.object(DESTINATION, key)
+
+    def seen(self, key: str = KEY) -> list[int]:
+        """The sizes of all states of the replica that a reader could have seen; -1 stands for "absent"."""
+        return [
+            state.size if state.generation and state.size is not None else -1
+            for state in self.gcs.history(DESTINATION, key)
+        ]
+
+
+@pytest.fixture(autouse=True)
+def _no_back_off(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No waiting between the attempts; how long they wait is tested where they are made."""
+
+    async def at_once(_seconds: float) -> None: ...
+
+    monkeypatch.setattr("consumer.replicate.copy_large", partial(copy_large, sleep=at_once))
+    with stamina.set_testing(True, attempts=3, cap=True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def aws_session() -> boto3.Session:
+    return new_aws_session("us-east-1", "access", "secret")
+
+
+@pytest.fixture
+async def lab(aws_session: boto3.Session) -> AsyncIterator[Lab]:
+    recorder = Recorder()
+    async with AsyncExitStack() as stack:
+        s3 = await stack.enter_async_context(FaultyS3())
+        gcs = await stack.enter_async_context(StrictGcs())
+        http = await stack.enter_async_context(new_session())
+        s3.buckets[SOURCE] = {}
+        gcs.create_bucket(DESTINATION)
+        source = S3Source(
+            http,
+            AwsCredentials(aws_session),
+            Endpoints(aws_session, s3.url),
+            recorder,
+            region="us-east-1",
+            custom_endpoint=True,
+        )
+        destination = GcsDestination(http, NoToken(), recorder, bucket=DESTINATION, endpoint=gcs.url)
+        yield Lab(s3, gcs, http, source, destination, recorder)

@@ -1,0 +1,428 @@
+"""The destination misbehaves, or somebody else writes there: what a copy leaves, and what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+import traceback
+from dataclasses import replace
+
+import google_crc32c
+import pytest
+
+from consumer.admission import MemoryBudget
+from consumer.decide import ForeignRule, Policy
+from consumer.errors import Kind, Reason
+from consumer.model import MIB, EventKind, ObjectEvent, ObjectRef, Result
+from consumer.replicate import Replicator
+from tests.doubles.gcs_objects import Attributes
+from tests.doubles.strict_gcs import Fault, StrictGcs
+from tests.faults.conftest import DESTINATION, KEY, SOURCE, Lab
+
+pytestmark = pytest.mark.anyio
+
+DATA = b"what is to be copied"
+LARGE = random.Random(7).randbytes(5 * MIB // 4 + 11)
+STREAMED = 1 * MIB
+"""A memory budget under which LARGE goes through a resumable session."""
+OVERWRITE = Policy(on_foreign=ForeignRule.OVERWRITE)
+
+
+def plant(name: str, data: bytes, **metadata: str) -> Fault:
+    """At the commit, somebody else was quicker."""
+    return Fault(
+        ("multipart", "resumable_put"),
+        at="commit",
+        run=lambda gcs: gcs.put(DESTINATION, name, data, metadata=metadata),
+    )
+
+
+# --- what a copy costs, and what it leaves alone ---
+
+
+async def test_a_new_small_object_costs_one_get_and_one_upload(lab: Lab) -> None:
+    lab.s3.put(SOURCE, KEY, DATA)
+
+    outcome = await lab.replicate()
+
+    assert (outcome.result, outcome.reason, outcome.verification) == (Result.COPIED, Reason.CREATED, "md5")
+    assert lab.s3.counts() == {"GET": 1}
+    assert [request.operation for request in lab.gcs.requests] == ["multipart"]
+    stored = lab.replica()
+    assert stored is not None
+    assert stored.data == DATA
+    assert (outcome.generation, outcome.crc32c, outcome.size) == (stored.generation, stored.crc32c, len(DATA))
+    assert outcome.destination == f"gs://{DESTINATION}/{KEY}"
+
+
+async def test_a_duplicate_is_told_apart_and_writes_nothing(lab: Lab) -> None:
+    lab.s3.put(SOURCE, KEY, DATA)
+    first = await lab.replicate()
+
+    again = [await lab.replicate(optimistic=optimistic) for optimistic in (True, False)]
+
+    assert [(outcome.result, outcome.reason) for outcome in again] == [
+        (Result.ALREADY_REPLICATED, Reason.SAME_IDENTITY)
+    ] * 2
+    assert again[0].generation == first.generation
+    assert len(lab.seen()) == 1
+
+
+async def test_a_changed_source_replaces_exactly_its_old_replica(lab: Lab) -> None:
+    lab.s3.put(SOURCE, KEY, DATA)
+    first = await lab.replicate()
+    lab.s3.put(SOURCE, KEY, DATA + b", changed")
+    lab.gcs.clear_requests()
+
+    outcome = await lab.replicate(optimistic=False)
+
+    assert (outcome.result, outcome.reason) == (Result.COPIED, Reason.OVERWRITTEN)
+    upload = next(request for request in lab.gcs.requests if request.operation == "multipart")
+    assert upload.query["ifGenerationMatch"] == str(first.generation)
+
+
+async def test_a_metadata_only_change_is_copied_too(lab: Lab) -> None:
+    planted = lab.s3.put(SOURCE, KEY, DATA, headers={"Cache-Control": "no-store"})
+    await lab.replicate()
+    # A self-copy keeps the bytes and the ETag; that it keeps the second too is the hardest case.
+    lab.s3.buckets[SOURCE][KEY] = replace(planted, headers={**planted.headers, "Cache-Control": "public"})
+
+    outcome = await lab.replicate()
+
+    stored = lab.replica()
+    assert stored is not None
+    assert (outcome.reason, stored.attributes.cache_control) == (Reason.OVERWRITTEN, "public")
+
+
+# --- somebody else writes there ---
+
+
+@pytest.mark.parametrize("memory", [64 * MIB, STREAMED])
+async def test_a_rival_write_at_the_commit_is_never_overwritten_unseen(lab: Lab, memory: int) -> None:
+    lab.s3.put(SOURCE, KEY, LARGE)
+    lab.gcs.inject(plant(KEY, b"theirs"), *(2 * [Fault("stat", status=500)]))
+
+    outcome = await lab.replicate(memory=memory)
+
+    assert outcome.failure is not None
+    assert (outcome.failure.reason, outcome.failure.kind) == (Reason.FOREIGN_OBJECT, Kind.PERMANENT)
+    assert lab.seen() == [len(b"theirs")]
+    assert lab.gcs.open_sessions() == {}
+
+
+async def test_a_rival_of_ours_at_the_commit_is_replaced_in_a_second_round(lab: Lab) -> None:
+    lab.s3.put(SOURCE, KEY, DATA)
+    older = {"replicator-source": f"s3://{SOURCE}/{KEY}"}
+    lab.gcs.inject(plant(KEY, b"an older state", **older))
+
+    outcome = await lab.replicate()
+
+    assert (outcome.result, outcome.reason) == (Result.COPIED, Reason.OVERWRITTEN)
+    assert lab.seen() == [len(b"an older state"), len(DATA)]
+
+
+async def test_a_replica_that_keeps_changing_ends_as_contention(lab: Lab) -> None:
+    lab.s3.put(SOURCE, KEY, DATA)
+    lab.gcs.inject(*(20 * [plant(KEY, b"x", **{"replicator-source": f"s3://{SOURCE}/{KEY}"})]))
+
+    outcome = await lab.replicate()
+
+    assert outcome.failure is not None
+    assert (outcome.failure.reason, outcome.failure.kind) == (Reason.CONTENTION, Kind.RETRYABLE)
+    assert lab.gcs.count("multipart") <= 6
+
+
+async def test_an_equal_foreign_object_is_adopted_without_a_write(lab: Lab) -> None:
+    lab.s3.put(SOURCE, KEY, DATA)
+    lab.gcs.put(DESTINATION, KEY, DATA)
+
+    outcome = await lab.replicate(optimistic=False)
+
+    assert (outcome.result, outcome.reason) == (Result.ADOPTED, Reason.SAME_CONTENT)
+    assert len(lab.seen()) == 1
+    assert lab.s3.counts() == {"HEAD": 1}
+
+
+async def test_where_no_hash_is_comparable_the_source_is_read_once(lab: Lab) -> None:
+    parts = (256 * 1024, len(LARGE) - 256 * 1024)
+    lab.s3.put(SOURCE, KEY, LARGE, part_sizes=parts)
+    lab.gcs.put(DESTINATION, KEY, LARGE)
+
+    outcome = await lab.replicate(optimistic=False)
+
+    assert outcome.result is Result.ADOPTED
+    assert lab.s3.counts() == {"HEAD": 1, "GET": 1}
+
+
+@pytest.mark.parametrize("foreign", [b"something else", DATA[:-1] + b"?"])
+async def test_a_different_foreign_object_is_refused_or_overwritten_as_told(lab: Lab, foreign: bytes) -> None:
+    lab.s3.put(SOURCE, KEY, DATA)
+    # Another bucket's replica is foreign as well.
+    lab.gcs.put(DESTINATION, KEY, foreign, metadata={"replicator-source": f"s3://other/{KEY}"})
+
+    refused = await lab.replicate()
+    overwritten = await lab.replicate(policy=OVERWRITE)
+
+    assert refused.failure is not None
+    assert refused.failure.reason is Reason.FOREIGN_OBJECT
+    assert overwritten.reason is Reason.OVERWRITTEN
+    assert lab.seen() == [len(foreign), len(DATA)]
+
+
+# --- answers get lost ---
+
+
+async def test_a_lost_answer_of_a_create_is_known_as_our_own_write(lab: Lab) -> None:
+    lab.s3.put(SOURCE, KEY, DATA)
+    lab.gcs.inject(Fault("multipart", at="answer", cut=True))
+
+    outcome = await lab.replicate()
+
+    stored = lab.replica()
+    assert stored is not None
+    assert (outcome.result, outcome.reason, outcome.generation) == (
+        Result.COPIED,
+        Reason.CREATED,
+        stored.generation,
+    )
+    assert len(lab.seen()) == 1
+    assert lab.recorder.retries == ["connection"]
+
+
+async def test_the_same_state_written_by_another_process_is_no_copy_of_ours(lab: Lab) -> None:
+    lab.s3.put(SOURCE, KEY, DATA)
+    await lab.replicate()
+    stored = lab.replica()
+    assert stored is not None
+    lab.gcs.remove(DESTINATION, KEY)
+    lab.gcs.inject(plant(KEY, DATA, **stored.metadata))
+
+    outcome = await lab.replicate()
+
+    assert outcome.result is Result.ALREADY_REPLICATED
+
+
+@pytest.mark.parametrize("at", ["start", "answer"])
+async def test_a_lost_answer_of_a_streamed_commit_is_found_by_asking_the_session(lab: Lab, at: str) -> None:
+    lab.s3.put(SOURCE, KEY, LARGE)
+    point = {"start": Fault("resumable_put", skip=1, cut=True)}
+    lab.gcs.inject(point.get(at) or Fault("resumable_put", skip=1, at="answer", cut=True))
+
+    outcome = await lab.replicate(memory=STREAMED)
+
+    assert (outcome.result, outcome.reason) == (Result.COPIED, Reason.CREATED)
+    stored = lab.replica()
+    assert stored is not None
+    assert (stored.data, outcome.generation) == (LARGE, stored.generation)
+
+
+async def test_a_session_that_is_gone_is_started_over(lab: Lab) -> None:
+    lab.s3.put(SOURCE, KEY, LARGE)
+    lab.gcs.inject(Fault("resumable_put", expire_session=410))
+
+    outcome = await lab.replicate(memory=STREAMED)
+
+    assert outcome.result is Result.COPIED
+    assert lab.gcs.count("resumable_start") == 2
+    assert lab.seen() == [len(LARGE)]
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize("memory", [64 * MIB, STREAMED])
+@pytest.mark.parametrize("size", [100, len(LARGE)])
+async def test_a_byte_corrupted_on_the_way_is_refused_and_never_seen(
+    lab: Lab, size: int, memory: int
+) -> None:
+    lab.s3.put(SOURCE, KEY, LARGE[:size])
+    uploads = frozenset({"multipart", "resumable_put"})
+    # The body of a multipart upload begins with the resource, about 700 bytes.
+    index = 50_000 if size > 100 else 780
+    lab.gcs.inject(Fault(("multipart", "resumable_put"), corrupt_at=index))
+    assert uploads
+
+    outcome = await lab.replicate(memory=memory)
+
+    assert outcome.failure is not None
+    assert (outcome.failure.reason, outcome.failure.kind) == (Reason.CHECKSUM_MISMATCH, Kind.RETRYABLE)
+    assert lab.seen() == []
+    assert lab.gcs.open_sessions() == {}
+
+
+async def test_wrong_bytes_that_a_careless_store_committed_are_deleted_again(lab: Lab) -> None:
+    lab.s3.put(SOURCE, KEY, DATA)
+    wrong = DATA[:-1] + b"?"
+
+    def commit_rubbish(gcs: StrictGcs) -> None:
+        gcs.put(DESTINATION, KEY, wrong)
+
+    crc32c = base64.b64encode(google_crc32c.value(wrong).to_bytes(4, "big")).decode()
+    lab.gcs.inject(Fault("multipart", run=commit_rubbish, status=200, body=b"{}"))
+    first = await lab.replicate()
+    planted = lab.replica()
+    assert planted is not None
+    lab.gcs.remove(DESTINATION, KEY)
+    assert first.failure is not None
+    assert first.failure.reason is not None
+
+    def commit_and_answer(gcs: StrictGcs) -> None:
+        made = gcs.put(DESTINATION, KEY, wrong)
+        answer = (
+            f'{{"name":"{KEY}","generation":"{made.generation}","size":"{len(wrong)}","crc32c":"{crc32c}"}}'
+        )
+        object.__setattr__(careless, "body", answer.encode())
+
+    careless = Fault("multipart", run=commit_and_answer, status=200)
+    lab.gcs.inject(careless)
+
+    outcome = await lab.replicate()
+
+    assert outcome.failure is not None
+    assert (outcome.failure.reason, outcome.failure.kind) == (Reason.CHECKSUM_MISMATCH, Kind.RETRYABLE)
+    assert lab.replica() is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "kind"),
+    [
+        (Fault(status=403, reason="forbidden"), Reason.DESTINATION_FORBIDDEN, Kind.PERMISSION),
+        (Fault(status=403, reason="retentionPolicyNotMet"), Reason.RETENTION, Kind.PERMISSION),
+        (Fault(status=403, reason="rateLimitExceeded", times=None), Reason.THROTTLED, Kind.RETRYABLE),
+        (Fault(status=429, retry_after=60, times=None), Reason.THROTTLED, Kind.RETRYABLE),
+        (Fault(status=503, times=None), Reason.SERVER_ERROR, Kind.RETRYABLE),
+        (Fault(cut=True, times=None), Reason.CONNECTION, Kind.RETRYABLE),
+        (Fault(status=400, message="Invalid argument."), Reason.REFUSED, Kind.PERMANENT),
+        (
+            Fault(status=404, message="The specified bucket does not exist."),
+            Reason.DESTINATION_BUCKET_MISSING,
+            Kind.UNAVAILABLE,
+        ),
+    ],
+)
+async def test_a_refused_write_is_named_and_leaves_nothing(
+    lab: Lab, fault: Fault, reason: Reason, kind: Kind
+) -> None:
+    lab.s3.put(SOURCE, KEY, DATA)
+    lab.gcs.inject(fault)
+
+    outcome = await lab.replicate()
+
+    assert outcome.failure is not None
+    assert (outcome.failure.reason, outcome.failure.kind) == (reason, kind)
+    assert outcome.failure.operation == "storage.objects.create"
+    assert outcome.failure.retry_after == (60.0 if fault.retry_after else None)
+    assert lab.seen() == []
+    # A wait that is longer than a few seconds is the message's, not the request's.
+    most = 1 if fault.retry_after or kind is not Kind.RETRYABLE else 4
+    assert lab.gcs.count() == most
+
+
+async def test_a_held_replica_is_not_overwritten_and_says_retention(lab: Lab) -> None:
+    lab.s3.put(SOURCE, KEY, DATA)
+    await lab.replicate()
+    lab.s3.put(SOURCE, KEY, DATA + b"2")
+    lab.gcs.hold(DESTINATION, KEY, "retentionPolicyNotMet")
+
+    outcome = await lab.replicate()
+
+    assert outcome.failure is not None
+    assert (outcome.failure.reason, outcome.failure.kind) == (Reason.RETENTION, Kind.PERMISSION)
+
+
+class Tokens:
+    """Each `forget` brings the next token."""
+
+    def __init__(self) -> None:
+        self.forgotten = 0
+
+    async def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer token-{self.forgotten}"}
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+
+@pytest.mark.parametrize("memory", [64 * MIB, STREAMED])
+@pytest.mark.parametrize("size", [100, len(LARGE)])
+async def test_a_refused_token_is_refreshed_once_and_the_copy_goes_on(
+    lab: Lab, size: int, memory: int
+) -> None:
+    lab.s3.put(SOURCE, KEY, LARGE[:size])
+    lab.gcs.require_token = "token-1"
+    token = Tokens()
+
+    event = ObjectEvent(EventKind.CREATED, ObjectRef(SOURCE, KEY))
+    outcome = await lab.engine(token=token, memory=memory).replicate(event)
+
+    assert (outcome.result, token.forgotten) == (Result.COPIED, 1)
+
+
+async def test_a_token_that_expires_under_a_streamed_put_does_not_lose_the_copy(lab: Lab) -> None:
+    lab.s3.put(SOURCE, KEY, LARGE)
+    lab.gcs.require_token = "token-0"
+    token = Tokens()
+
+    def expire(gcs: StrictGcs) -> None:
+        gcs.require_token = "token-1"
+
+    lab.gcs.inject(Fault("resumable_put", run=expire))
+    event = ObjectEvent(EventKind.CREATED, ObjectRef(SOURCE, KEY))
+    outcome = await lab.engine(token=token, memory=STREAMED).replicate(event)
+
+    assert (outcome.result, token.forgotten) == (Result.COPIED, 1)
+
+
+async def test_a_token_that_stays_refused_is_a_shared_cause(lab: Lab) -> None:
+    lab.s3.put(SOURCE, KEY, DATA)
+    lab.gcs.require_token = "never"
+    token = Tokens()
+
+    event = ObjectEvent(EventKind.CREATED, ObjectRef(SOURCE, KEY))
+    outcome = await lab.engine(token=token).replicate(event)
+
+    assert outcome.failure is not None
+    assert (outcome.failure.reason, outcome.failure.kind) == (Reason.CREDENTIALS, Kind.UNAVAILABLE)
+    assert lab.gcs.count() == 2
+
+
+# --- secrets, cancellation, names ---
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("resumable_put", cut=True, times=None),
+        Fault("resumable_put", at="body", after_bytes=300_000, cut=True, times=None),
+    ],
+)
+async def test_no_session_uri_is_ever_shown(lab: Lab, fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
+    lab.s3.put(SOURCE, KEY, LARGE)
+    lab.gcs.inject(fault)
+    caplog.set_level(0)
+
+    outcome = await lab.replicate(memory=STREAMED)
+
+    assert outcome.failure is not None
+    assert "upload_id" not in f"{outcome!r}{outcome.failure}{lab.recorder.events!r}{caplog.text}"
+
+
+async def test_a_cancelled_copy_stays_cancelled_and_drops_its_session(lab: Lab) -> None:
+    lab.s3.put(SOURCE, KEY, LARGE)
+    held = asyncio.Event()
+    from tests.doubles.faulty_s3 import S3Fault
+
+    lab.s3.inject(S3Fault("GET", hold=held, hold_after=600_000, skip=1))
+    copy = asyncio.create_task(lab.replicate(memory=STREAMED))
+    async with asyncio.timeout(10):
+        while not any(lab.gcs.open_sessions().values()):
+            await asyncio.sleep(0.005)
+
+    copy.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await copy
+
+    assert lab.seen() == []
+    assert lab.gcs.open_sessions() == {}
+    held.set()
