@@ -101,10 +101,12 @@ class Slots:
             if not future.done():
                 self._active += 1
                 future.set_result(None)
-        for _ in range(min(self.free, len(self._reserving))):
+        woken = 0
+        while woken < self.free and self._reserving:
             future = self._reserving.popleft()
             if not future.done():
                 future.set_result(None)
+                woken += 1
 
 
 class MemoryBudget:

@@ -19,6 +19,7 @@ import structlog
 from prometheus_client import Counter
 
 from consumer.errors import Kind, Reason, kind_of
+from consumer.hints import HINTS
 from consumer.metrics import Metrics
 from consumer.model import (
     Delivery,
@@ -59,39 +60,6 @@ _MESSAGE_LINES: Final = {
     Settlement.RETRIED: ("warning", "message retried"),
     Settlement.DEAD_LETTERED: ("error", "message dead-lettered"),
     Settlement.RELEASED: ("info", "message released"),
-}
-
-_POISON_HINT: Final = (
-    "not an S3 notification: see who else sends to this queue; the body is unchanged in the dead-letter queue"
-)
-
-_HINTS: Final[dict[Reason, str]] = {
-    Reason.NOT_JSON: _POISON_HINT,
-    Reason.UNKNOWN_SHAPE: _POISON_HINT,
-    Reason.UNSUPPORTED_EVENT_VERSION: _POISON_HINT,
-    Reason.UNKNOWN_EVENT_SOURCE: _POISON_HINT,
-    Reason.BUCKET_NOT_ALLOWED: "add the bucket to SOURCE_BUCKETS, or remove its notification to this queue",
-    Reason.NAME_NOT_ALLOWED: "GCS forbids this name: store the object under another key",
-    Reason.TOO_LARGE: "GCS holds at most 5 TiB in one object: split it at the source",
-    Reason.ARCHIVED: "restore the object from the archive; the ObjectRestore:Completed event then copies it",
-    Reason.FOREIGN_OBJECT: "remove the other object at the destination or set ON_FOREIGN_OBJECT=overwrite, "
-    "then `consumer dlq redrive`",
-    Reason.CUSTOMER_KEY: "under SSE-C nothing can be read without the key: re-encrypt with SSE-S3 or SSE-KMS",
-    Reason.METADATA_TOO_LARGE: "GCS takes at most 8 KiB of custom metadata: shorten it at the source",
-    Reason.SOURCE_MISSING: "the object was deleted before it was copied; ON_MISSING_OBJECT says what follows",
-    Reason.SOURCE_FORBIDDEN: "grant s3:GetObject, s3:GetObjectVersion, s3:ListBucket and kms:Decrypt on the source, "
-    "then `consumer dlq redrive`",
-    Reason.DESTINATION_FORBIDDEN: "grant storage.objects.create, get and delete on the destination bucket, "
-    "then `consumer dlq redrive`",
-    Reason.RETENTION: "a retention policy or hold protects the replica: lift it, or accept the older state",
-    Reason.SOURCE_BUCKET_MISSING: "create the source bucket again or remove its notification",
-    Reason.DESTINATION_BUCKET_MISSING: "create the destination bucket or correct GCS_BUCKET_NAME",
-    Reason.QUEUE_MISSING: "create the queue or correct SQS_QUEUE_URL and AWS_REGION",
-    Reason.CREDENTIALS: "renew or correct the credentials; `consumer check` names the missing right",
-    Reason.CLOCK_SKEW: "correct this machine's clock (NTP)",
-    Reason.ENDPOINT_UNREACHABLE: "check network, DNS and the endpoint URLs; work goes on once it answers",
-    Reason.CHECKSUM_MISMATCH: "the bytes read were not the source's: nothing was written; it is tried again",
-    Reason.UNEXPECTED: "no rule foresees this: report it with the traceback of the nearby `unexpected error`",
 }
 
 
@@ -214,16 +182,14 @@ class Telemetry:
                 records=event.records,
             )
             return
-        fields = self._message(event.delivery) | {"records": event.records}
-        if event.source_uri:
-            fields["source"] = event.source_uri
+        fields = self._message(event.delivery, event.source_uri) | {"records": event.records}
         if event.reason is not None:
             fields |= {"reason": event.reason.value, "kind": kind_of(event.reason).value}
         if event.error:
             fields["error"] = event.error
         if event.delay is not None:
             fields["delay_seconds"] = round(event.delay, 3)
-        if event.reason is not None and (hint := _HINTS.get(event.reason)):
+        if event.reason is not None and (hint := HINTS.get(event.reason)):
             fields["hint"] = hint
         level, text = _MESSAGE_LINES[settlement]
         getattr(self._log, level)(text, **fields)
@@ -241,7 +207,7 @@ class Telemetry:
         self._log.error(
             "no dead-letter queue",
             **self._message(event.delivery),
-            source=event.source_uri,
+            **({"source": event.source_uri} if event.source_uri else {}),
             reason=event.reason.value,
             error=event.error,
             delay_seconds=round(event.delay, 3),
@@ -309,8 +275,9 @@ class Telemetry:
         """A step of the way to the end."""
         self._log.info(state)
 
-    def _message(self, delivery: Delivery) -> dict[str, Any]:
+    def _message(self, delivery: Delivery, source_uri: str = "") -> dict[str, Any]:
         return {
+            **({"source": source_uri} if source_uri else {}),
             "message_id": delivery.id,
             "queue": delivery.source,
             "receive_count": delivery.receive_count,
@@ -322,6 +289,6 @@ def _failure(failure: Failure) -> dict[str, Any]:
     fields = {"reason": failure.reason.value, "kind": failure.kind.value, "error": failure.message}
     if failure.operation:
         fields["operation"] = failure.operation
-    if hint := failure.hint or _HINTS.get(failure.reason, ""):
+    if hint := failure.hint or HINTS.get(failure.reason, ""):
         fields["hint"] = hint
     return fields

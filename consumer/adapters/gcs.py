@@ -39,6 +39,10 @@ _JOIN_BELOW: Final = 64 * 1024
 _PROBE_NAME: Final = ".cross-cloud-replicator/probe"
 
 
+_Data = bytes | Body | Callable[[], Body] | None
+"""What a request carries; a function makes it anew for a second attempt."""
+
+
 class Token(Protocol):
     """What authorises requests."""
 
@@ -98,7 +102,7 @@ class GcsDestination:
         async def call() -> Replica:
             # After a lost answer the second attempt meets our own object: 412, and the engine looks whose it is.
             async with asyncio.timeout(STALL_SECONDS) as stall:
-                data = joined or Body(_each((head, *body, tail)), length, _progress(stall))
+                data = joined or (lambda: Body(_each((head, *body, tail)), length, _progress(stall)))
                 async with await self._client.request(
                     "POST", url, CREATE, headers=headers, data=data
                 ) as response:
@@ -192,19 +196,31 @@ class GcsSession:
             async with asyncio.timeout(STALL_SECONDS) as stall:
                 body = Body(pieces, end - start, _progress(stall))
                 try:
-                    response = await self._client.request(
-                        "PUT", self._uri, CREATE, headers=headers, data=body
-                    )
+                    return await self._send(headers, body)
                 except ReplicatorError:
                     if isinstance(body.error, ReplicatorError):
                         raise body.error from None  # the source failed, not this upload
                     raise
-                async with response:
-                    if response.status == 308:
-                        return _persisted(response)
-                    raise self._refusal(response, await response.read())
+                finally:
+                    await body.left()
 
         return await _timed(call, CREATE)()
+
+    async def _send(self, headers: dict[str, str], body: Body) -> int:
+        async with await self._client.request(
+            "PUT", self._uri, CREATE, headers=headers, data=body
+        ) as response:
+            if response.status == 308:
+                return _persisted(response)
+            if response.status == 401:
+                # The token is forgotten and the body spent: the session is asked how far it got, with a new token.
+                raise ReplicatorError(
+                    Reason.SESSION_LOST, "the access token expired under the upload", operation=CREATE
+                )
+            # Not `read`: that waits until the whole body was sent to a server that has refused it.
+            refusal = self._refusal(response, await response.content.read())
+            response.close()
+            raise refusal
 
     async def persisted(self) -> int | Replica:
         headers = {"Content-Range": f"bytes */{self._size}", "Content-Length": "0"}
@@ -272,7 +288,7 @@ class _Client:
         operation: str,
         *,
         headers: dict[str, str] | None = None,
-        data: Any = None,
+        data: _Data = None,
     ) -> aiohttp.ClientResponse:
         response = await self._once(method, url, operation, headers, data)
         if response.status == 401:
@@ -283,7 +299,7 @@ class _Client:
         return response
 
     async def _once(
-        self, method: str, url: str, operation: str, headers: dict[str, str] | None, data: Any
+        self, method: str, url: str, operation: str, headers: dict[str, str] | None, data: _Data
     ) -> aiohttp.ClientResponse:
         try:
             authorization = await self._token.headers()
@@ -295,7 +311,7 @@ class _Client:
                 method,
                 URL(url, encoded=True),
                 headers={**authorization, **(headers or {})},
-                data=data,
+                data=data() if callable(data) else data,
                 allow_redirects=False,
                 proxy=self._proxy,
             )

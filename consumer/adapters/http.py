@@ -76,13 +76,13 @@ class Body(aiohttp.Payload):
         self._size = length
         self._pieces = pieces
         self._progress = progress
-        self._started = False
+        self._written: asyncio.Event | None = None
         self.error: BaseException | None = None
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        if self._started:
+        if self._written is not None:
             raise RuntimeError("this body was already sent")
-        self._started = True
+        self._written = asyncio.Event()
         try:
             async for piece in self._pieces:
                 await writer.write(piece)
@@ -90,6 +90,16 @@ class Body(aiohttp.Payload):
         except BaseException as error:
             self.error = error
             raise
+        finally:
+            self._written.set()
+
+    async def left(self) -> None:
+        """Returns once the pieces are not asked for any more; before that their source cannot be closed.
+
+        The library writes in a task of its own, and cancels it without waiting when a request fails.
+        """
+        if self._written is not None:
+            await self._written.wait()
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         raise TypeError("a streamed body cannot be decoded")

@@ -56,7 +56,10 @@ POISON = {
     "records of no object": ('{"Records": {"0": 1}}', "unknown_shape"),
     "null records": ('{"Records": [null]}', "unknown_shape"),
     "poison in sns": (in_sns("not json"), "not_json"),
-    "event version 3": (notification(record("some-bucket", "key", version="3.0")), "unsupported_event_version"),
+    "event version 3": (
+        notification(record("some-bucket", "key", version="3.0")),
+        "unsupported_event_version",
+    ),
     "another source": (notification(record("some-bucket", "key", source="aws:ses")), "unknown_event_source"),
     "one bad record of two": (
         notification(record("some-bucket", "key"), record("some-bucket", "key", version="3.1")),
@@ -86,9 +89,7 @@ def check_told_once(daemon: Command, message_id: str, reason: str) -> None:
     line = daemon.wait_for("message dead-lettered", message_id=message_id)
     assert line["reason"] == reason
     assert line["level"] == "error"
-    about = [
-        line for line in daemon.lines(level="error") if message_id in json.dumps(line)
-    ]
+    about = [line for line in daemon.lines(level="error") if message_id in json.dumps(line)]
     assert about == [line]
 
 
@@ -177,9 +178,7 @@ def test_the_prefix_counts_toward_the_longest_name(site: Site, launch: Launcher)
     fits, too_long = "a" * 1016, "b" * 1017
     site.put(fits, b"body")
     body = created(site.bucket, too_long)
-    sent_to_the_dead_letters(
-        site, daemon, body, "name_not_allowed", lambda: f"s3://{site.bucket}/{too_long}"
-    )
+    sent_to_the_dead_letters(site, daemon, body, "name_not_allowed", lambda: f"s3://{site.bucket}/{too_long}")
     eventually(lambda: site.replica(f"replica/{fits}") == b"body", "the longest name arrives")
 
 

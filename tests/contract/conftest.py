@@ -253,7 +253,7 @@ def _memory_bench(options: Options) -> MemoryBench:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         callspec = getattr(item, "callspec", None)
-        names = set(callspec.params.values()) if callspec else set()
+        names = {value for value in callspec.params.values() if isinstance(value, str)} if callspec else set()
         for (backend_name, test), reason in GAPS.items():
             if backend_name in names and getattr(item, "originalname", "") == test:
                 item.add_marker(pytest.mark.xfail(reason=f"{backend_name}: {reason}", strict=True))

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 import structlog
 
-from consumer.logs import MASK, MAX_TEXT, MAX_TRACEBACK, LineWriter, Redactor, configure_logging
+from consumer.logs import LineWriter, configure_logging
+from consumer.redact import MASK, MAX_TEXT, MAX_TRACEBACK, Redactor
 
 SECRET = 'wJalr/XUtn+FEMI"K7=end'
 Configure = Callable[..., io.StringIO]

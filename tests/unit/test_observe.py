@@ -15,6 +15,7 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.errors import Kind, Reason, kind_of
+from consumer.hints import HINTS
 from consumer.logs import configure_logging
 from consumer.metrics import Metrics
 from consumer.model import (
@@ -44,7 +45,7 @@ from consumer.model import (
     UnexpectedError,
     failed,
 )
-from consumer.observe import _HINTS, Telemetry
+from consumer.observe import Telemetry
 
 NOW = 1_700_000_000.0
 DELIVERY = Delivery("id-1", "handle-HUSH", '{"body": "HUSH"}', 3, NOW - 120, 5.0, 30)
@@ -226,7 +227,7 @@ CASES: list[tuple[Event, dict[str, float], dict[str, Any]]] = [
             "reason": "archived",
             "kind": "permanent",
             "error": "in GLACIER",
-            "hint": _HINTS[Reason.ARCHIVED],
+            "hint": HINTS[Reason.ARCHIVED],
         },
     ),
     (
@@ -292,7 +293,7 @@ CASES: list[tuple[Event, dict[str, float], dict[str, Any]]] = [
             "reason": "credentials",
             "kind": "unavailable",
             "error": "token expired",
-            "hint": _HINTS[Reason.CREDENTIALS],
+            "hint": HINTS[Reason.CREDENTIALS],
         },
     ),
     (
@@ -400,7 +401,7 @@ def test_a_failure_that_heals_is_a_warning_and_one_that_does_not_an_error(
     "reason", [r for r in Reason if kind_of(r) is not Kind.RETRYABLE and r is not Reason.REFUSED]
 )
 def test_every_reason_that_needs_a_person_says_what_to_do(reason: Reason) -> None:
-    assert _HINTS[reason]
+    assert HINTS[reason]
 
 
 @pytest.mark.parametrize("lag", [-5.0, 0.0])

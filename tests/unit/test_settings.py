@@ -12,6 +12,7 @@ from dotenv import dotenv_values
 from pydantic import SecretStr, ValidationError
 
 from consumer.errors import ConfigurationError
+from consumer.names import TEMPORARY_PREFIX
 from consumer.settings import Need, Settings, load_settings
 
 REQUIRED = {"AWS_REGION": "eu-central-1", "GCS_BUCKET_NAME": "destination"}
@@ -300,7 +301,7 @@ REFUSED = {
         ".bucket",
     ],
     "SOURCE_BUCKETS": ["s3://bucket", "good,bucket/x", "ab", "a..b", "10.0.0.1", "good,a b"],
-    "GCS_KEY_PREFIX": ["a\nb", "a\rb", "a" * 1001, "ö" * 501],
+    "GCS_KEY_PREFIX": ["a\nb", "a\rb", "a" * 1001, "ö" * 501, TEMPORARY_PREFIX, f"{TEMPORARY_PREFIX}in/"],
     "REPLICATE_DELETES": ["maybe", "2"],
     "ON_MISSING_OBJECT": ["delete"],
     "ON_FOREIGN_OBJECT": ["adopt"],
@@ -343,6 +344,8 @@ ACCEPTED: list[tuple[str, str, object]] = [
     ("SOURCE_BUCKETS", ",", ()),
     ("GCS_KEY_PREFIX", "/from aws/", "/from aws/"),
     ("GCS_KEY_PREFIX", "ö" * 500, "ö" * 500),
+    ("GCS_KEY_PREFIX", f"in/{TEMPORARY_PREFIX}", f"in/{TEMPORARY_PREFIX}"),
+    ("GCS_KEY_PREFIX", ".cross-cloud-replicator-test/", ".cross-cloud-replicator-test/"),
     ("LOG_LEVEL", "debug", "DEBUG"),
     ("S3_REQUEST_PAYER", "requester", "requester"),
     *(("REPLICATE_DELETES", word, True) for word in ("true", "1", "yes", "on", "TRUE")),
@@ -365,6 +368,13 @@ def test_a_problem_shows_the_value_and_what_would_be_right(tmp_path: Path) -> No
         f"SQS_QUEUE_URL: {rule}; it is '{QUEUE}.fifo'",
         "CONCURRENCY: must be less than or equal to 1000; it is '5000'",
         "ON_MISSING_OBJECT: must be 'ack', 'retry' or 'dlq'; it is 'x'",
+    ]
+
+
+def test_a_prefix_among_the_programs_own_objects_is_refused_with_the_reason(tmp_path: Path) -> None:
+    assert problems_of(tmp_path, GCS_KEY_PREFIX=".cross-cloud-replicator/in/") == [
+        "GCS_KEY_PREFIX: must not begin with .cross-cloud-replicator/: the program's own temporary objects lie "
+        "there, and replicas would be taken for them; it is '.cross-cloud-replicator/in/'"
     ]
 
 
