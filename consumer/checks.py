@@ -94,7 +94,8 @@ async def check_destination(
 
 async def check_queue(queue: SqsQueue, settings: Settings, patience: Patience) -> list[Check]:
     """The queue can be read, and is set up so that nothing gets lost."""
-    target = settings.sqs_queue_url or ""
+    endpoint = settings.sqs_endpoint_url
+    target = f"{settings.sqs_queue_url}{f' at {endpoint}' if endpoint else ''}"
 
     async def attempt() -> list[Check]:
         description = await queue.describe()
@@ -141,7 +142,7 @@ def _queue_checks(queue: QueueDescription, settings: Settings, target: str) -> l
             f"the dead-letter queue cannot be looked at: {queue.dlq_error}",
             "allow sqs:GetQueueAttributes on it",
         )
-    elif queue.dlq_retention_seconds is not None and queue.dlq_retention_seconds <= queue.retention_seconds:
+    elif 0 < (queue.dlq_retention_seconds or 0) <= queue.retention_seconds:
         warn(
             f"the dead-letter queue keeps messages {queue.dlq_retention_seconds} s, not longer than the queue's "
             f"{queue.retention_seconds} s",
@@ -153,7 +154,7 @@ def _queue_checks(queue: QueueDescription, settings: Settings, target: str) -> l
             f"the visibility timeout is {visibility} s",
             "use 30 s or more: a short stall would hand messages to another consumer",
         )
-    if queue.maximum_message_size < _MIN_MESSAGE_BYTES:
+    if 0 < queue.maximum_message_size < _MIN_MESSAGE_BYTES:  # 0: this server does not tell
         warn(
             f"its MaximumMessageSize is {queue.maximum_message_size} bytes",
             "raise it to 64 KiB or more: S3 cannot deliver larger notifications",

@@ -15,6 +15,7 @@ import typer
 from consumer import __version__
 from consumer.errors import ConfigurationError, EndpointError
 from consumer.model import ObjectRef, Outcome, Result
+from consumer.names import is_bucket_name
 from consumer.settings import Need, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _leave(code: int) -> NoReturn:
 
 def _parse_uri(uri: str) -> ObjectRef:
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not uri.startswith("s3://") or not bucket or not key:
+    if not uri.startswith("s3://") or not is_bucket_name(bucket) or not key:
         raise typer.BadParameter(f"{uri!r} is not of the form s3://BUCKET/KEY")
     return ObjectRef(bucket, key)
 
@@ -210,11 +211,13 @@ def _line(outcome: Outcome) -> str:
 
 def _print_checks(checks: Sequence[Check]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     styles = {"ok": "green", "warning": "yellow", "failed": "bold red"}
-    table = Table("", "checked", "what it said", "what to do", title="Start-up checks", title_justify="left")
+    # Folded, never cut: in a narrow terminal a URL has to stay whole.
+    columns = [Column(name, overflow="fold") for name in ("", "checked", "what it said", "what to do")]
+    table = Table(*columns, title="Start-up checks", title_justify="left")
     for found in checks:
         table.add_row(
             Text(found.status, style=styles[found.status]),

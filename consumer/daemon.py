@@ -40,6 +40,7 @@ _STALLED_AFTER_SECONDS: Final = 90.0
 _GAUGE_SECONDS: Final = 30.0
 _LAG_SECONDS: Final = 5.0
 _ABORT_SECONDS: Final = 3.0
+_LAST_CALLS_SECONDS: Final = 0.5
 _RESTART_SECONDS: Final = 1.0
 
 
@@ -117,6 +118,11 @@ class Daemon:
         if self._deliveries:
             _cancel(list(self._deliveries))
             await asyncio.wait(self._deliveries, timeout=_ABORT_SECONDS)
+        if not working.done() or working.cancelled():
+            # Not for a long poll's end any more: what it still brings comes again when its visibility runs out.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_CALLS_SECONDS):
+                    await self._queue.close()
         return clean
 
     async def _wait_for_work(self) -> None:

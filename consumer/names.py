@@ -33,16 +33,6 @@ def is_bucket_name(name: str) -> bool:
     return _BUCKET.fullmatch(name) is not None
 
 
-def check_bucket_name(name: str) -> None:
-    """Raises `name_not_allowed` (permanent) when `name` cannot be an S3 bucket's; see `is_bucket_name`."""
-    if not is_bucket_name(name):
-        raise ReplicatorError(
-            Reason.NAME_NOT_ALLOWED,
-            f"{name[:64]!a} is not a bucket name",
-            hint="3 to 255 letters, digits, '.', '-' and '_'; a letter or digit first and last; no '..'",
-        )
-
-
 def destination_name(prefix: str, key: str) -> str:
     """The name of the replica: `prefix` followed by `key`, exactly.
 
@@ -76,6 +66,12 @@ def destination_name(prefix: str, key: str) -> str:
     if name.startswith(_ACME_PREFIX):
         raise _forbidden(
             f"the name begins with '{_ACME_PREFIX}'", "set GCS_KEY_PREFIX or rename the source object"
+        )
+    if is_temporary(name):
+        raise ReplicatorError(
+            Reason.NAME_NOT_ALLOWED,
+            f"the name lies below {TEMPORARY_PREFIX}, where this program keeps its temporary objects",
+            hint="change GCS_KEY_PREFIX or rename the source object",
         )
     return name
 

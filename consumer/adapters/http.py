@@ -25,6 +25,9 @@ from consumer.ports import Observer
 
 T = TypeVar("T")
 
+# By itself the library logs a warning for each retry, with the error's text; ours are told as `OperationRetried`.
+stamina.instrumentation.set_on_retry_hooks(())
+
 CONNECT_SECONDS: Final = 10.0
 READ_SECONDS: Final = 60.0
 """How long the other side may send nothing while we wait for it."""

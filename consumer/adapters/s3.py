@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import email.errors
 import email.header
 import email.utils
 import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -357,20 +358,26 @@ def _carried(headers: Any) -> CarriedMetadata:
             ",".join(part.strip() for part in encoding.split(",") if part.strip() != "aws-chunked") or None
         )
     return CarriedMetadata(
-        content_type=headers.get("Content-Type"),
-        content_encoding=encoding,
-        content_language=headers.get("Content-Language"),
-        content_disposition=headers.get("Content-Disposition"),
-        cache_control=headers.get("Cache-Control"),
+        content_type=_text(headers.get("Content-Type")),
+        content_encoding=_text(encoding),
+        content_language=_text(headers.get("Content-Language")),
+        content_disposition=_text(headers.get("Content-Disposition")),
+        cache_control=_text(headers.get("Cache-Control")),
         user=user,
     )
+
+
+def _text(value: str | None) -> str | None:
+    """The value without the lone surrogates that stand for bytes that are no UTF-8: JSON cannot carry those."""
+    if value is None or value.isascii():
+        return value
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _decoded(value: str) -> str:
     """S3 shows values beyond ASCII in RFC 2047 form (AWS, "Working with object metadata"); others send raw UTF-8."""
     if "=?" in value:
-        try:
+        # What only looks like it stays as it is.
+        with suppress(LookupError, ValueError, email.errors.MessageError):
             value = str(email.header.make_header(email.header.decode_header(value)))
-        except (LookupError, ValueError):
-            return value
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return str(_text(value))

@@ -129,7 +129,7 @@ def _is_lost_lease(code: str, text: str) -> bool:
     if code in _LEASE_LOST:
         return True
     invalid = code in ("InvalidParameterValue", "InvalidParameter")
-    return invalid and bool(_LEASE_TEXT.search(text)) and not _CAP_TEXT.search(text)
+    return invalid and bool(_LEASE_TEXT.search(text))
 
 
 def _reason(code: str, text: str, status: int) -> Reason:

@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from http.server import ThreadingHTTPServer
@@ -32,20 +33,27 @@ from typing import Any, Final
 HOST: Final = "127.0.0.1"
 READY_SECONDS: Final = 60.0
 
-Serve = Callable[[], None]
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers at `url`: `serve` returns when it has ended, `stop` ends what is not this process."""
+
+    url: str
+    serve: Callable[[], object]
+    stop: Callable[[], object] = lambda: None
 
 
-def start_moto() -> tuple[str, Serve]:
+def start_moto() -> Server:
     """S3 and SQS on one port, with S3's notifications going to SQS."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(HOST, 0, verbose=False)
     server.start()
     _, port = server.get_host_and_port()
-    return f"http://{HOST}:{port}", threading.Event().wait  # type: ignore[return-value]
+    return Server(f"http://{HOST}:{port}", threading.Event().wait)
 
 
-def start_gcp_storage_emulator() -> tuple[str, Serve]:
+def start_gcp_storage_emulator() -> Server:
     """GCS from the Python package index, in memory, mended where the samples meet its edges.
 
     As published it answers one connection at a time, writes its whole index anew with every object, takes a
@@ -98,7 +106,7 @@ def start_gcp_storage_emulator() -> tuple[str, Serve]:
             self.end_headers()
             self.wfile.write(body)
 
-    class Server(ThreadingHTTPServer):
+    class OneServer(ThreadingHTTPServer):
         request_queue_size = 128
 
         def server_bind(self) -> None:
@@ -106,8 +114,8 @@ def start_gcp_storage_emulator() -> tuple[str, Serve]:
             socketserver.TCPServer.server_bind(self)
             self.server_name, self.server_port = HOST, self.server_address[1]
 
-    server = Server((HOST, 0), partial(Handler, storage))
-    return f"http://{HOST}:{server.server_port}", server.serve_forever
+    server = OneServer((HOST, 0), partial(Handler, storage))
+    return Server(f"http://{HOST}:{server.server_port}", server.serve_forever)
 
 
 def _if_generation(path: str) -> int | None:
@@ -117,7 +125,7 @@ def _if_generation(path: str) -> int | None:
     return int(wanted) if wanted.isdigit() else None
 
 
-def start_fake_gcs_server() -> tuple[str, Serve]:
+def start_fake_gcs_server() -> Server:
     """GCS by the program of that name on PATH."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
@@ -132,17 +140,13 @@ def start_fake_gcs_server() -> tuple[str, Serve]:
         preexec_fn=_die_with_parent,  # noqa: PLW1509 - no other thread runs yet
     )
 
-    def serve() -> None:
-        sys.exit(process.wait())
-
     until = time.monotonic() + READY_SECONDS
     while not _answers(port):
         if process.poll() is not None or time.monotonic() > until:
             process.kill()
             sys.exit("fake-gcs-server did not start")
         time.sleep(0.02)
-    threading.Thread(target=_end_with_stdin, args=(process.kill,), daemon=True).start()
-    return url, serve
+    return Server(url, process.wait, process.kill)
 
 
 def _answers(port: int) -> bool:
@@ -153,11 +157,11 @@ def _answers(port: int) -> bool:
     return False
 
 
-def _end_with_stdin(before: Callable[[], None] = lambda: None) -> None:
+def _end_with_stdin(server: Server) -> None:
     with suppress(OSError):
         while os.read(0, 1024):
             pass
-    before()
+    server.stop()
     os._exit(0)
 
 
@@ -175,17 +179,17 @@ _STARTS: Final = {
 
 
 def main(name: str, parent: int) -> None:
-    """Serves until standard input ends."""
+    """Serves until standard input ends, or `parent`, which must be the process that started this one."""
     _die_with_parent()
     if os.getppid() != parent:
         return  # the sandbox ended before the kernel was asked to tell
     # Ctrl-C is for the sandbox alone, which ends this process when the daemon no longer needs it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    url, serve = _STARTS[name]()
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
-    print(url, flush=True)  # noqa: T201 - the answer that the sandbox waits for
-    serve()
+    server = _STARTS[name]()
+    threading.Thread(target=_end_with_stdin, args=(server,), daemon=True).start()
+    print(server.url, flush=True)  # noqa: T201 - the answer that the sandbox waits for
+    server.serve()
 
 
 if __name__ == "__main__":

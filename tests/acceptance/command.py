@@ -21,12 +21,16 @@ CONSUMER = Path(sys.executable).with_name("consumer")
 
 
 class Command:
-    """One run of the command. Its working directory is a new empty folder, which is its home as well."""
+    """One run of the command. Its working directory is a new folder with these files, and its home as well."""
 
-    def __init__(self, *arguments: str, env: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, *arguments: str, env: Mapping[str, str], folder: Path, files: Mapping[str, str] | None = None
+    ) -> None:
         self._out, self._err = folder / "stdout", folder / "stderr"
         work = folder / "work"
         work.mkdir()
+        for name, text in (files or {}).items():
+            (work / name).write_text(text, encoding="utf-8")
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
                 [str(CONSUMER), *arguments],
@@ -121,9 +125,11 @@ class Launcher:
         self._folder = folder
         self._started: list[Command] = []
 
-    def __call__(self, *arguments: str, env: Mapping[str, str]) -> Command:
+    def __call__(
+        self, *arguments: str, env: Mapping[str, str], files: Mapping[str, str] | None = None
+    ) -> Command:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
-        command = Command(*arguments, env=env, folder=folder)
+        command = Command(*arguments, env=env, folder=folder, files=files)
         self._started.append(command)
         return command
 

@@ -135,6 +135,7 @@ class Site:
     destination: str
     queue_url: str
     dlq_url: str
+    _first_request: int
     _letters: list[DeadLetter] = field(default_factory=list)
 
     def env(self, **overrides: str | None) -> dict[str, str]:
@@ -158,6 +159,11 @@ class Site:
             **overrides,
         }
         return {name: value for name, value in chosen.items() if value is not None}
+
+    @property
+    def requests(self) -> list[AwsRequest]:
+        """What commands asked of S3 and SQS since the site was made."""
+        return self.aws.requests[self._first_request :]
 
     # --- source and queue
 
@@ -230,7 +236,8 @@ def site_of(aws: Aws, *, dlq: bool = True, **queue_attributes: str) -> Iterator[
     aws.sqs.purge_queue(QueueUrl=queue_url)
     with StrictGcsThread() as gcs:
         gcs.create_bucket(f"{name}-replica")
-        yield Site(aws, gcs, name, f"{name}-quiet", f"{name}-replica", queue_url, dlq_url)
+        first = len(aws.requests)
+        yield Site(aws, gcs, name, f"{name}-quiet", f"{name}-replica", queue_url, dlq_url, first)
 
 
 def new_queue(aws: Aws, name: str, **attributes: str) -> tuple[str, str]:

@@ -156,7 +156,7 @@ def test_a_bucket_that_is_not_allowed_is_dead_lettered_and_never_read(
         "bucket_not_allowed",
         lambda: f"s3://{bucket}/secret plans",
     )
-    assert [request for request in shared_site.aws.requests if bucket in request.path] == []
+    assert [request for request in shared_site.requests if bucket in request.path] == []
     assert shared_site.replica("secret plans") is None
     check_goes_on(shared_site, daemon, "a bucket that is not allowed")
 

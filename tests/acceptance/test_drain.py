@@ -108,7 +108,7 @@ def test_an_idle_daemon_ends_at_once(site: Site, launch: Launcher, number: signa
 def test_an_idle_long_poll_does_not_outlast_the_drain(site: Site, launch: Launcher) -> None:
     daemon = launch.daemon(site.env(SQS_WAIT_TIME_SECONDS="20", DRAIN_TIMEOUT_SECONDS=str(DRAIN)))
     eventually(
-        lambda: [request for request in site.aws.requests if request.action == "ReceiveMessage"],
+        lambda: [request for request in site.requests if request.action == "ReceiveMessage"],
         "a long poll is under way",
     )
     daemon.signal()

@@ -98,7 +98,7 @@ class _Armed:
 class FaultyS3:
     """The double, served in the running event loop between `__aenter__` and `__aexit__`."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.buckets: dict[str, dict[str, S3Object]] = {}
         self.regions: dict[str, str] = {}
         """Bucket → the only region that a request to it may be signed for."""
@@ -111,12 +111,12 @@ class FaultyS3:
         self._clock = 1_700_000_000.0
         self._rules: list[_Armed] = []
         self._runner: web.ServerRunner | None = None
-        self._port = 0
+        self._port = port
 
     async def __aenter__(self) -> Self:
         self._runner = web.ServerRunner(web.Server(self._serve, access_log=None), shutdown_timeout=0.05)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
         self._port = self._runner.addresses[0][1]
         return self
 

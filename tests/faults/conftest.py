@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,6 +41,7 @@ from tests.doubles.strict_gcs import StrictGcs
 SOURCE = "incoming"
 DESTINATION = "replica"
 KEY = "folder/a key.bin"
+DEFAULT = Policy()
 
 
 @dataclass
@@ -70,7 +74,7 @@ class Lab:
     recorder: Recorder
 
     def engine(
-        self, policy: Policy = Policy(), *, token: Token | None = None, memory: int = 64 * MIB
+        self, policy: Policy = DEFAULT, *, token: Token | None = None, memory: int = 64 * MIB
     ) -> Replicator:
         destination = self.destination if token is None else self.destination_with(token)
         return Replicator(self.source, destination, MemoryBudget(memory), self.recorder, policy=policy)
@@ -83,7 +87,7 @@ class Lab:
         key: str = KEY,
         kind: EventKind = EventKind.CREATED,
         *,
-        policy: Policy = Policy(),
+        policy: Policy = DEFAULT,
         optimistic: bool = True,
         memory: int = 64 * MIB,
     ) -> Outcome:
@@ -107,6 +111,13 @@ class Lab:
         ]
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Waits for a state of the doubles that only looking tells."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the doubles have no event for every state
+            await asyncio.sleep(0.005)
+
+
 @pytest.fixture(autouse=True)
 def _no_back_off(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No waiting between the attempts; how long they wait is tested where they are made."""
@@ -123,11 +134,38 @@ def aws_session() -> boto3.Session:
     return new_aws_session("us-east-1", "access", "secret")
 
 
+@pytest.fixture(scope="session")
+def s3_port() -> int:
+    """One for all tests, so that botocore's client for it, the slow part, is built once."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def endpoints(aws_session: boto3.Session, s3_port: int) -> Endpoints:
+    return Endpoints(aws_session, f"http://127.0.0.1:{s3_port}")
+
+
+@pytest.fixture(scope="session")
+def tls() -> ssl.SSLContext:
+    """Reading the authorities' certificates takes longer than most tests, and nothing here uses them."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 @pytest.fixture
-async def lab(aws_session: boto3.Session) -> AsyncIterator[Lab]:
+async def lab(
+    aws_session: boto3.Session,
+    endpoints: Endpoints,
+    s3_port: int,
+    tls: ssl.SSLContext,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Lab]:
+    monkeypatch.setattr(ssl, "create_default_context", lambda: tls)
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     recorder = Recorder()
     async with AsyncExitStack() as stack:
-        s3 = await stack.enter_async_context(FaultyS3())
+        s3 = await stack.enter_async_context(FaultyS3(s3_port))
         gcs = await stack.enter_async_context(StrictGcs())
         http = await stack.enter_async_context(new_session())
         s3.buckets[SOURCE] = {}
@@ -135,7 +173,7 @@ async def lab(aws_session: boto3.Session) -> AsyncIterator[Lab]:
         source = S3Source(
             http,
             AwsCredentials(aws_session),
-            Endpoints(aws_session, s3.url),
+            endpoints,
             recorder,
             region="us-east-1",
             custom_endpoint=True,

@@ -14,7 +14,7 @@ from consumer.errors import Kind, Reason
 from consumer.model import MIB, EventKind, ObjectEvent, ObjectRef, Result
 from tests.doubles.faulty_s3 import S3Fault
 from tests.doubles.strict_gcs import Fault, StrictGcs
-from tests.faults.conftest import DESTINATION, KEY, SOURCE, Lab
+from tests.faults.conftest import DESTINATION, KEY, SOURCE, Lab, until
 
 pytestmark = pytest.mark.anyio
 
@@ -399,9 +399,7 @@ async def test_a_cancelled_copy_stays_cancelled_and_drops_its_session(lab: Lab) 
     held = asyncio.Event()
     lab.s3.inject(S3Fault("GET", hold=held, hold_after=600_000, skip=1))
     copy = asyncio.create_task(lab.replicate(memory=STREAMED))
-    async with asyncio.timeout(10):
-        while not any(lab.gcs.open_sessions().values()):
-            await asyncio.sleep(0.005)
+    await until(lambda: any(lab.gcs.open_sessions().values()))
 
     copy.cancel()
     with pytest.raises(asyncio.CancelledError):

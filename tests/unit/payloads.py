@@ -1,4 +1,4 @@
-"""What S3, SNS and EventBridge write, as their guides show it, with a place to change each part."""
+"""What S3, SNS and EventBridge write, as their guides show it, and the one event that is read from it."""
 
 from __future__ import annotations
 

@@ -372,10 +372,11 @@ def test_a_problem_shows_the_value_and_what_would_be_right(tmp_path: Path) -> No
 
 
 def test_a_prefix_among_the_programs_own_objects_is_refused_with_the_reason(tmp_path: Path) -> None:
-    assert problems_of(tmp_path, GCS_KEY_PREFIX=".cross-cloud-replicator/in/") == [
+    (problem,) = problems_of(tmp_path, GCS_KEY_PREFIX=".cross-cloud-replicator/in/")
+    assert problem == (
         "GCS_KEY_PREFIX: must not begin with .cross-cloud-replicator/: the program's own temporary objects lie "
         "there, and replicas would be taken for them; it is '.cross-cloud-replicator/in/'"
-    ]
+    )
 
 
 # --- Rules between variables ---

@@ -1,0 +1,111 @@
+"""What was dropped into the bucket and what became of it, as the daemon's own events tell."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from consumer.model import Event, ObjectFinished, Result
+
+_THERE: Final = frozenset({Result.COPIED, Result.ALREADY_REPLICATED, Result.ADOPTED})
+
+
+class State(StrEnum):
+    WAITING = "waiting"
+    COPIED = "copied"
+    ALREADY_THERE = "already there"
+    FAILED = "failed"
+
+
+@dataclass
+class Arrival:
+    """One object. `lag` is the time from its event to its replica in seconds, when a message asked for it."""
+
+    key: str
+    size: int | None = None
+    state: State = State.WAITING
+    grade: str = ""
+    lag: float | None = None
+    problem: str = ""
+
+
+class Stalled(Exception):
+    """Nothing arrived for too long."""
+
+
+class Arrivals:
+    """`ports.Observer` over the daemon: keeps the objects in the order of their last change, and counts them.
+
+    `changed` hears of each object that was dropped or has ended.
+    """
+
+    def __init__(self, changed: Callable[[Arrival], None]) -> None:
+        self.objects: dict[str, Arrival] = {}
+        self.expected = 0
+        self.bytes = 0
+        self._changed = changed
+        self._missing: set[str] = set()
+        self._one_more = asyncio.Event()
+        self._first_time: Callable[[], object] = lambda: None
+
+    @property
+    def arrived(self) -> int:
+        """How many of the objects seen so far are at the destination."""
+        return sum(one.state in (State.COPIED, State.ALREADY_THERE) for one in self.objects.values())
+
+    @property
+    def failed(self) -> int:
+        """How many failed the last time they were tried."""
+        return sum(one.state is State.FAILED for one in self.objects.values())
+
+    @property
+    def missing(self) -> int:
+        """How many of the expected objects have not arrived yet."""
+        return len(self._missing)
+
+    def expect(self, keys: Iterable[str], first_time: Callable[[], object]) -> None:
+        """Says what will be dropped; `first_time` is called as each of them arrives."""
+        self._missing = set(keys)
+        self.expected = len(self._missing)
+        self._first_time = first_time
+
+    def dropped(self, key: str) -> None:
+        """The object is about to be put into the source bucket."""
+        self._note(Arrival(key))
+
+    async def everything(self, patience: float) -> None:
+        """Returns when all that is expected has arrived. Raises Stalled after `patience` seconds without one more."""
+        while self._missing:
+            self._one_more.clear()
+            try:
+                async with asyncio.timeout(patience):
+                    await self._one_more.wait()
+            except TimeoutError:
+                raise Stalled from None
+
+    def emit(self, event: Event, /) -> None:
+        """Takes the end of each object's event; everything else is for the log."""
+        if not isinstance(event, ObjectFinished):
+            return
+        outcome, key = event.outcome, event.outcome.event.ref.key
+        if outcome.failure is not None:
+            self._note(Arrival(key, state=State.FAILED, problem=str(outcome.failure)))
+        elif outcome.result in _THERE:
+            state = State.COPIED if outcome.result is Result.COPIED else State.ALREADY_THERE
+            if state is State.COPIED:
+                self.bytes += outcome.size
+            self._note(Arrival(key, outcome.size, state, outcome.verification or "", event.lag_seconds))
+            if key in self._missing:
+                self._missing.remove(key)
+                self._first_time()
+                self._one_more.set()
+
+    def _note(self, one: Arrival) -> None:
+        known = self.objects.get(one.key)
+        if known is not None and known.state not in (State.WAITING, State.FAILED):
+            del self.objects[one.key]  # it is news again, and news is at the end
+        self.objects[one.key] = one
+        self._changed(one)

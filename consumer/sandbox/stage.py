@@ -1,0 +1,97 @@
+"""From the first word to the last: emulators, logs, the story on them, and in the end nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from consumer.errors import EndpointError
+from consumer.logs import configure_logging
+from consumer.sandbox import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE
+from consumer.sandbox.emulators import Emulator, EmulatorError, gcs_name, started
+from consumer.sandbox.samples import Sample, generated, samples
+from consumer.sandbox.view import View, new_view
+
+_TOLD: Final = frozenset({"warning", "error", "critical"})
+_OF_EVERY_LINE: Final = frozenset({"timestamp", "level", "logger", "event", "exception"})
+
+
+def present(*, objects: int | None, leave: bool, api_port: int, proxied: bool) -> int:
+    """The whole of it; the exit code. The folder with the logs stays when something went wrong."""
+    view = new_view()
+    folder = Path(tempfile.mkdtemp(prefix="consumer-sandbox-"))
+    chosen = samples() if objects is None else generated(objects)
+    code = EXIT_FAILED
+    try:
+        code = _on_emulators(view, folder, chosen, leave, api_port, proxied)
+        last = "Stopped; nothing is left behind." if not leave else ""
+    except EmulatorError as error:
+        code, last = EXIT_UNREACHABLE, str(error)
+    except EndpointError as error:
+        code, last = EXIT_UNREACHABLE, f"An emulator does not answer as it must:\n{error}"
+    except KeyboardInterrupt:
+        code, last = (EXIT_FAILED if leave else EXIT_OK), "Stopped; nothing is left behind."
+    finally:
+        if code == EXIT_OK:
+            shutil.rmtree(folder, ignore_errors=True)
+    if code != EXIT_OK:
+        last = f"{last}\nThe logs are in {folder}".strip()
+    view.closed(last)
+    return code
+
+
+def _on_emulators(
+    view: View, folder: Path, chosen: list[Sample], leave: bool, api_port: int, proxied: bool
+) -> int:
+    names = ("moto", gcs_name())
+    with ExitStack() as cleanup:
+        view.starting(f"{names[0]} (S3, SQS), {names[1]} (GCS) and the daemon")
+        emulators = cleanup.enter_context(started(names, folder))
+        # Done first at the end: a second Ctrl-C must not interrupt it.
+        cleanup.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
+        # Imported while the emulators start, which takes them as long.
+        from consumer.sandbox.clouds import Clouds
+        from consumer.sandbox.story import Plan, Story
+
+        clouds = Clouds(*(emulator.url for emulator in emulators))
+        clouds.prepare()
+        log = folder / "consumer.log"
+        file = cleanup.enter_context(log.open("a", encoding="utf-8"))
+        configure_logging("INFO", "json", stream=_LogTap(file, view.alert))
+        story = Story(clouds, emulators, view, Plan(chosen, leave, api_port, proxied, log))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(story.tell())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # where there is no uvloop, asyncio's own loop does
+        return None
+    return uvloop.new_event_loop
+
+
+class _LogTap(io.TextIOBase, TextIO):  # type: ignore[misc]  # the two disagree on a few signatures
+    """The daemon's log: every line to the file, and what a person should know to the view as well."""
+
+    def __init__(self, file: TextIO, alert: Callable[[str, str], None]) -> None:
+        self._file = file
+        self._alert = alert
+
+    def write(self, line: str) -> int:
+        fields: dict[str, Any] = json.loads(line)
+        if (level := str(fields.get("level"))) in _TOLD:
+            told = " ".join(f"{name}={value}" for name, value in fields.items() if name not in _OF_EVERY_LINE)
+            self._alert(level, f"{fields.get('event')} {told}")
+        return self._file.write(line)
+
+    def flush(self) -> None:
+        self._file.flush()

@@ -1,0 +1,365 @@
+"""In-memory twins of `ports.SourceStore` and `ports.DestinationStore`, strict about generations and checksums.
+
+`source.steps` and `destination.steps` (see `steps`) fail, hold up or act at any step; `history` tells every state
+that an object ever had.
+
+Steps of the source: `head`, `open`, `piece` (before each one), `part_sizes`, `probe`. Of the destination: `stat`,
+`create`, `created`, `start_session`, `send`, `chunk` (after each piece), `persisted`, `commit`, `committed`, `delete`,
+`deleted`, `probe`.
+
+`created`, `committed` and `deleted` come after the change took effect: an error there is a lost answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import google_crc32c
+
+from consumer.errors import (
+    PreconditionFailed,
+    Reason,
+    ReplicatorError,
+    SessionGone,
+    SourceChanged,
+    SourceGone,
+)
+from consumer.model import CarriedMetadata, NewObject, ObjectRef, Replica, SourceObject
+from consumer.transfer import CHUNK
+
+from .steps import Steps
+
+FIRST_MODIFIED = 1_700_000_000
+NOTHING_CARRIED = CarriedMetadata()
+
+
+def crc32c(data: bytes) -> int:
+    return int(google_crc32c.value(data))
+
+
+def missing_bucket(bucket: str) -> ReplicatorError:
+    return ReplicatorError(
+        Reason.SOURCE_BUCKET_MISSING, f"there is no bucket {bucket}", operation="s3:GetObject"
+    )
+
+
+# --- the source -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """What a source object was at some time."""
+
+    source: SourceObject
+    data: bytes
+    part_sizes: Sequence[int] | None = None
+
+
+class MemorySource:
+    """Buckets exist once something was put into them, or by `add_bucket`."""
+
+    def __init__(self, *, piece_size: int = 64 * 1024, versioned: bool = False) -> None:
+        self.steps = Steps()
+        self.piece_size = piece_size
+        self.versioned = versioned
+        self.buckets: dict[str, dict[str, SourceState]] = {}
+        self.history: dict[ObjectRef, list[SourceState | None]] = {}
+        self.corrupted: set[ObjectRef] = set()
+        """Objects whose bytes arrive other than they were put, though their ETag and checksums do not say so."""
+        self.open_streams = 0
+        self._modified = FIRST_MODIFIED
+
+    # --- what a test does ---
+
+    def add_bucket(self, bucket: str) -> None:
+        self.buckets.setdefault(bucket, {})
+
+    def put(
+        self,
+        bucket: str,
+        key: str,
+        data: bytes = b"data",
+        *,
+        carried: CarriedMetadata = NOTHING_CARRIED,
+        part_sizes: Sequence[int] | None = None,
+        with_crc32c: bool = False,
+    ) -> SourceObject:
+        """Puts an object as S3 would: an MD5 ETag, or the ETag of a multipart upload with `part_sizes`."""
+        self._modified += 1
+        checksums = {"crc32c": base64.b64encode(crc32c(data).to_bytes(4, "big")).decode()}
+        source = SourceObject(
+            ObjectRef(bucket, key),
+            len(data),
+            _etag(data, part_sizes),
+            self._modified,
+            version_id=f"version-{self._modified}" if self.versioned else None,
+            carried=carried,
+            checksums=checksums if with_crc32c else {},
+            md5_etag=part_sizes is None,
+        )
+        self.put_state(SourceState(source, data, part_sizes))
+        return source
+
+    def put_state(self, state: SourceState) -> None:
+        """Puts exactly this."""
+        ref = state.source.ref
+        self.buckets.setdefault(ref.bucket, {})[ref.key] = state
+        self.history.setdefault(ref, []).append(state)
+
+    def set_metadata(self, bucket: str, key: str, carried: CarriedMetadata) -> SourceObject:
+        """A self-copy that replaces the metadata: same bytes and ETag, a new LastModified."""
+        state = self.buckets[bucket][key]
+        self._modified += 1
+        source = replace(state.source, carried=carried, last_modified=self._modified)
+        self.put_state(replace(state, source=source))
+        return source
+
+    def remove(self, bucket: str, key: str) -> None:
+        if self.buckets[bucket].pop(key, None) is not None:
+            self.history[ObjectRef(bucket, key)].append(None)
+
+    def remove_bucket(self, bucket: str) -> None:
+        del self.buckets[bucket]
+
+    # --- ports.SourceStore ---
+
+    async def head(self, ref: ObjectRef, region: str | None) -> SourceObject:
+        await self.steps.reach("head", ref.key)
+        return self._state(ref).source
+
+    @asynccontextmanager
+    async def open(
+        self, ref: ObjectRef, region: str | None, *, pin: SourceObject | None = None, start: int = 0
+    ) -> AsyncIterator[MemoryStream]:
+        await self.steps.reach("open", ref.key)
+        state = self._state(ref)
+        if pin is not None and pin.etag != state.source.etag:
+            raise SourceChanged(
+                Reason.SOURCE_CHANGED, f"{ref.uri} changed while it was read", operation="s3:GetObject"
+            )
+        self.open_streams += 1
+        try:
+            yield MemoryStream(self, state, start)
+        finally:
+            self.open_streams -= 1
+
+    async def part_sizes(self, source: SourceObject) -> Sequence[int] | None:
+        await self.steps.reach("part_sizes", source.ref.key)
+        return self._state(source.ref).part_sizes
+
+    async def probe(self, bucket: str | None) -> None:
+        await self.steps.reach("probe", bucket or "")
+        if bucket is not None and bucket not in self.buckets:
+            raise missing_bucket(bucket)
+
+    def _state(self, ref: ObjectRef) -> SourceState:
+        if ref.bucket not in self.buckets:
+            raise missing_bucket(ref.bucket)
+        state = self.buckets[ref.bucket].get(ref.key)
+        if state is None:
+            raise SourceGone(Reason.SOURCE_MISSING, f"{ref.uri} does not exist", operation="s3:GetObject")
+        return state
+
+
+class MemoryStream:
+    """`ports.SourceStream` over the state that the object had when it was opened."""
+
+    def __init__(self, store: MemorySource, state: SourceState, start: int) -> None:
+        self._store = store
+        self._state = state
+        self._start = start
+
+    @property
+    def source(self) -> SourceObject:
+        return self._state.source
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        ref, data = self.source.ref, self._state.data
+        if ref in self._store.corrupted:
+            data = bytes([data[0] ^ 1]) + data[1:]
+        for start in range(self._start, len(data), self._store.piece_size):
+            await self._store.steps.reach("piece", ref.key)
+            yield data[start : start + self._store.piece_size]
+
+
+def _etag(data: bytes, part_sizes: Sequence[int] | None) -> str:
+    if part_sizes is None:
+        return hashlib.md5(data).hexdigest()
+    assert sum(part_sizes) == len(data)
+    digests, start = b"", 0
+    for size in part_sizes:
+        digests += hashlib.md5(data[start : start + size]).digest()
+        start += size
+    return f"{hashlib.md5(digests).hexdigest()}-{len(part_sizes)}"
+
+
+# --- the destination ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReplica:
+    """What the destination holds, or held, under a name."""
+
+    replica: Replica
+    data: bytes
+    carried: CarriedMetadata
+
+
+class MemoryDestination:
+    """One bucket. Generations only ever grow, over all names."""
+
+    def __init__(self, bucket: str = "replicas") -> None:
+        self.steps = Steps()
+        self.objects: dict[str, StoredReplica] = {}
+        self.history: dict[str, list[StoredReplica | None]] = {}
+        self.sessions: list[MemorySession] = []
+        self._bucket = bucket
+        self._generation = 1_000
+
+    # --- what a test does ---
+
+    def put(
+        self,
+        name: str,
+        data: bytes = b"foreign",
+        *,
+        metadata: Mapping[str, str] | None = None,
+        carried: CarriedMetadata = NOTHING_CARRIED,
+        hashes: bool = True,
+    ) -> Replica:
+        """Writes as somebody else would, whatever is there. Without `hashes` the store tells none of it."""
+        self._generation += 1
+        replica = Replica(
+            name,
+            self._generation,
+            len(data),
+            crc32c(data) if hashes else None,
+            hashlib.md5(data).digest() if hashes else None,
+            dict(metadata or {}),
+        )
+        self.objects[name] = StoredReplica(replica, data, carried)
+        self.history.setdefault(name, []).append(self.objects[name])
+        return replica
+
+    def remove(self, name: str) -> None:
+        if self.objects.pop(name, None) is not None:
+            self.history[name].append(None)
+
+    # --- ports.DestinationStore ---
+
+    @property
+    def bucket(self) -> str:
+        return self._bucket
+
+    async def stat(self, name: str) -> Replica | None:
+        await self.steps.reach("stat", name)
+        stored = self.objects.get(name)
+        return stored.replica if stored else None
+
+    async def create(self, new: NewObject, body: Sequence[bytes], crc32c: int) -> Replica:
+        await self.steps.reach("create", new.name)
+        replica = self.commit(new, b"".join(body), crc32c)
+        await self.steps.reach("created", new.name)
+        return replica
+
+    async def start_session(self, new: NewObject) -> MemorySession:
+        await self.steps.reach("start_session", new.name)
+        self._require(new.name, new.if_generation, "storage.objects.create")
+        session = MemorySession(self, new)
+        self.sessions.append(session)
+        return session
+
+    async def delete(self, name: str, if_generation: int) -> None:
+        await self.steps.reach("delete", name)
+        if name in self.objects:
+            self._require(name, if_generation, "storage.objects.delete")
+            self.remove(name)
+        await self.steps.reach("deleted", name)
+
+    async def probe(self) -> None:
+        await self.steps.reach("probe")
+
+    def commit(self, new: NewObject, data: bytes, promised_crc32c: int) -> Replica:
+        """Makes an object visible at once, or not at all."""
+        if len(data) != new.size:
+            raise ReplicatorError(
+                Reason.REFUSED, f"{len(data)} bytes instead of {new.size}", operation="storage.objects.create"
+            )
+        if crc32c(data) != promised_crc32c:
+            raise ReplicatorError(
+                Reason.CHECKSUM_MISMATCH,
+                "the bytes do not match their CRC32C",
+                operation="storage.objects.create",
+            )
+        self._require(new.name, new.if_generation, "storage.objects.create")
+        return self.put(new.name, data, metadata=new.metadata, carried=new.carried)
+
+    def _require(self, name: str, if_generation: int, operation: str) -> None:
+        stored = self.objects.get(name)
+        generation = stored.replica.generation if stored else 0
+        if generation != if_generation:
+            raise PreconditionFailed(
+                Reason.CONTENTION, f"the generation is {generation}, not {if_generation}", operation=operation
+            )
+
+
+@dataclass(eq=False)
+class MemorySession:
+    """`ports.UploadSession`: persists whole chunks only, and nothing is visible before the commit."""
+
+    store: MemoryDestination
+    new: NewObject
+    data: bytes = b""
+    replica: Replica | None = None
+    gone: bool = False
+    cancelled: bool = False
+    commits: list[int] = field(default_factory=list)
+    """The CRC32C of every commit that was tried."""
+
+    async def send(self, start: int, end: int, pieces: AsyncIterator[bytes]) -> int:
+        await self._reach("send")
+        self._continue_at(start)
+        received = b""
+        try:
+            async for piece in pieces:
+                received += piece
+                await self._reach("chunk")
+        finally:
+            received = received[: len(received) // CHUNK * CHUNK]
+            self.data += received
+        assert len(self.data) <= end
+        return len(self.data)
+
+    async def persisted(self) -> int | Replica:
+        await self._reach("persisted")
+        return self.replica or len(self.data)
+
+    async def commit(self, start: int, tail: bytes, crc32c: int) -> Replica:
+        self.commits.append(crc32c)
+        await self._reach("commit")
+        self._continue_at(start)
+        self.replica = self.store.commit(self.new, self.data + tail, crc32c)
+        await self._reach("committed")
+        return self.replica
+
+    async def cancel(self) -> None:
+        self.cancelled = self.gone = True
+
+    async def _reach(self, step: str) -> None:
+        await self.store.steps.reach(step, self.new.name)
+        if self.gone:
+            raise SessionGone(
+                Reason.SESSION_LOST, "the upload session is gone", operation="storage.objects.create"
+            )
+
+    def _continue_at(self, start: int) -> None:
+        if start != len(self.data):
+            raise ReplicatorError(
+                Reason.SESSION_LOST,
+                f"the session holds {len(self.data)} bytes, not {start}",
+                operation="storage.objects.create",
+            )

@@ -1,0 +1,139 @@
+"""The whole engine on in-memory doubles and virtual time: what the tests of the daemon and its parts start from."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote_plus
+
+from consumer.admission import MemoryBudget, Slots
+from consumer.daemon import Daemon
+from consumer.decide import Policy
+from consumer.lease import LeaseKeeper
+from consumer.model import MIB, Delivery
+from consumer.pause import Gate
+from consumer.pipeline import Pipeline
+from consumer.replay import Replays
+from consumer.replicate import Replicator
+from consumer.settle import RetryPolicy
+
+from .memory_queue import MemoryQueue
+from .memory_stores import FIRST_MODIFIED, MemoryDestination, MemorySource
+from .recorder import Recorder
+from .virtual_time import now
+
+BUCKET = "source"
+
+
+def record(key: str, *, bucket: str = BUCKET, name: str = "ObjectCreated:Put") -> dict[str, Any]:
+    """One record of an S3 notification, its key form-encoded as S3 does it."""
+    return {
+        "eventVersion": "2.1",
+        "eventSource": "aws:s3",
+        "awsRegion": "eu-central-1",
+        "eventTime": datetime.fromtimestamp(FIRST_MODIFIED, UTC).isoformat(),
+        "eventName": name,
+        "s3": {"bucket": {"name": bucket}, "object": {"key": quote_plus(key)}},
+    }
+
+
+def notification(*records: dict[str, Any] | str) -> str:
+    """A message's body; a mere string is the key of a created object."""
+    return json.dumps({"Records": [record(one) if isinstance(one, str) else one for one in records]})
+
+
+@dataclass
+class Workbench:
+    """Make it inside a running virtual-time loop."""
+
+    capacity: int = 4
+    policy: Policy = field(default_factory=Policy)
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
+    drain_seconds: float = 25.0
+    wait_seconds: float = 20.0
+    random: float = 0.0
+
+    def __post_init__(self) -> None:
+        clock = asyncio.get_running_loop().time
+        start = clock()
+        self.recorder = Recorder()
+        self.source = MemorySource()
+        self.source.add_bucket(BUCKET)
+        self.destination = MemoryDestination()
+        self.queue = MemoryQueue(
+            clock, wall_clock=lambda: FIRST_MODIFIED + clock() - start, wait_seconds=self.wait_seconds
+        )
+        self.slots = Slots(self.capacity)
+        self.budget = MemoryBudget(64 * MIB)
+        self.gate = Gate(self.source, self.destination, self.queue, self.recorder, clock)
+        self.leases = LeaseKeeper(self.queue, self.recorder, clock)
+        self.replicator = Replicator(
+            self.source, self.destination, self.budget, self.recorder, policy=self.policy
+        )
+        self.pipeline = Pipeline(
+            self.queue,
+            self.replicator,
+            self.leases,
+            self.slots,
+            self.gate,
+            self.recorder,
+            retry_policy=self.retry_policy,
+            clock=clock,
+            wall_clock=self.queue.wall_clock,
+            random=lambda: self.random,
+        )
+        self.replays = Replays(self.replicator, self.slots, self.gate, self.recorder, origin="http")
+        self.daemon = Daemon(
+            self.queue,
+            self.pipeline,
+            self.replays,
+            self.leases,
+            self.gate,
+            self.slots,
+            self.recorder,
+            render_metrics=lambda: (b"metrics", "text/plain"),
+            bucket_allowed=lambda bucket: bucket == BUCKET,
+            drain_seconds=self.drain_seconds,
+            clock=clock,
+            wall_clock=self.queue.wall_clock,
+        )
+
+    # --- one delivery at a time -------------------------------------------------------------------------------
+
+    async def receive(self) -> Delivery:
+        """The one message that the queue holds, a slot reserved for it."""
+        assert await self.slots.reserve(1) == 1
+        (delivery,) = await self.queue.receive(1)
+        return delivery
+
+    async def deliver(self, body: str) -> asyncio.Task[None]:
+        """Sends a message, receives it and starts to handle it."""
+        self.queue.send(body)
+        return asyncio.create_task(self.pipeline.handle(await self.receive()))
+
+    async def handle(self, body: str) -> None:
+        """Sends a message and handles it to its end."""
+        await (await self.deliver(body))
+
+    def assert_at_rest(self) -> None:
+        """Nothing is held any more: slots, memory, leases, streams."""
+        assert self.pipeline.in_flight == 0
+        assert self.slots.active == 0
+        assert self.slots.free == self.slots.capacity
+        assert self.budget.used == 0
+        assert self.source.open_streams == 0
+        assert not self.leases._held
+
+    def replicated(self, key: str) -> bytes | None:
+        """The bytes that the destination holds for a key."""
+        stored = self.destination.objects.get(key)
+        return stored.data if stored else None
+
+
+async def seconds(amount: float) -> float:
+    """Lets virtual time pass; returns the time it is then."""
+    await asyncio.sleep(amount)
+    return now()

@@ -1,0 +1,87 @@
+"""Whatever is asked of S3, our signer and botocore's sign it alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from unittest.mock import patch
+from urllib.parse import quote
+
+import botocore.auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.adapters.sigv4 import EMPTY_SHA256, AwsKeys, Signer, quote_key
+
+_KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60) | st.sampled_from(
+    ["a/../b", "//", "./.", "a b", "+", "%", "%2B", "~", "a+b%20c", "ü/€", "?q=1#f", " ", "/", "a//"]
+)
+_ASCII = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
+_QUERIES = st.dictionaries(
+    st.sampled_from(["partNumber", "versionId", "x-id"]), st.text("abcXYZ019 /+=%~ü", max_size=12), max_size=3
+)
+_MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2099, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
+_TOKENS = st.none() | _ASCII
+_REGIONS = st.sampled_from(["us-east-1", "eu-central-1", "cn-north-1", "us-gov-west-1", "auto", "elasticmq"])
+_EXTRA = st.fixed_dictionaries(
+    {}, optional={"x-amz-checksum-mode": st.just("ENABLED"), "x-amz-request-payer": st.just("requester")}
+)
+
+SIGNER = Signer()
+"""One for all examples: what it keeps must not leak from one into the next."""
+
+
+def botocore_headers(
+    method: str,
+    host: str,
+    path: str,
+    query: str,
+    keys: AwsKeys,
+    region: str,
+    now: datetime,
+    extra: Mapping[str, str],
+) -> dict[str, str]:
+    """What botocore's signer for S3 sends for the same request: the oracle."""
+    url = f"https://{host}{path}{f'?{query}' if query else ''}"
+    request = AWSRequest(method=method, url=url, headers={"host": host, **extra})
+    credentials = Credentials(keys.access_key, keys.secret_key, keys.token)
+    with patch("botocore.auth.get_current_datetime", return_value=now.replace(tzinfo=None)):
+        botocore.auth.S3SigV4Auth(credentials, "s3", region).add_auth(request)
+    return {name.lower(): str(value) for name, value in request.headers.items()}
+
+
+@given(
+    method=st.sampled_from(["GET", "HEAD"]),
+    bucket=st.sampled_from(["bucket", "with.dots", "UPPER_case"]),
+    key=_KEYS,
+    parameters=_QUERIES,
+    secret=_ASCII,
+    token=_TOKENS,
+    region=_REGIONS,
+    now=_MOMENTS,
+    extra=_EXTRA,
+    virtual_host=st.booleans(),
+)
+def test_the_signature_is_botocore_s(
+    method: str,
+    bucket: str,
+    key: str,
+    parameters: dict[str, str],
+    secret: str,
+    token: str | None,
+    region: str,
+    now: datetime,
+    extra: dict[str, str],
+    virtual_host: bool,
+) -> None:
+    keys = AwsKeys("AKIDEXAMPLE", secret, token)
+    host = f"{bucket}.s3.amazonaws.com" if virtual_host else "127.0.0.1:9000"
+    path = f"/{quote_key(key)}" if virtual_host else f"/{bucket}/{quote_key(key)}"
+    query = "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in sorted(parameters.items()))
+
+    ours = SIGNER.headers(method, host, path, keys, region, now, query=query, headers=extra)
+
+    assert ours == botocore_headers(method, host, path, query, keys, region, now, extra)
+    assert ours["x-amz-content-sha256"] == EMPTY_SHA256

@@ -1,0 +1,161 @@
+"""The decision table, row by row."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from consumer import identity
+from consumer.decide import Compare, Copy, Delete, Done, ForeignRule, MissingRule, Policy, Refuse, decide
+from consumer.errors import Kind, Reason
+from consumer.model import EventKind, ObjectEvent, ObjectRef, Replica, Result, SourceObject
+from tests.doubles.memory_stores import crc32c
+
+REF = ObjectRef("source", "a/key")
+DATA = b"the bytes"
+ETAG = hashlib.md5(DATA).hexdigest()
+SOURCE = SourceObject(REF, len(DATA), ETAG, 1_700_000_000, md5_etag=True)
+OPAQUE = replace(SOURCE, etag="0" * 32 + "-3", md5_etag=False)
+"""A source that offers no hash of its whole bytes."""
+
+OURS = Replica("a/key", 7, len(DATA), crc32c(DATA), metadata=identity.identity(SOURCE))
+FOREIGN = Replica("a/key", 9, len(DATA), crc32c(DATA), hashlib.md5(DATA).digest())
+OTHER_BYTES = b"tHe bytes"
+DIFFERENT = Replica("a/key", 9, len(DATA), crc32c(OTHER_BYTES), hashlib.md5(OTHER_BYTES).digest())
+ANOTHER_BUCKETS = replace(
+    DIFFERENT, metadata=identity.identity(replace(SOURCE, ref=ObjectRef("another", "a/key")))
+)
+
+HINTS = (EventKind.CREATED, EventKind.DELETED, EventKind.MANUAL)
+POLICIES = [
+    Policy(replicate_deletes, on_missing, on_foreign)
+    for replicate_deletes in (False, True)
+    for on_missing in MissingRule
+    for on_foreign in ForeignRule
+]
+
+
+def event(kind: EventKind) -> ObjectEvent:
+    return ObjectEvent(kind, REF)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+@pytest.mark.parametrize("kind", HINTS)
+class TestPresentWhateverTheEventSays:
+    """The event's kind and the policy on missing objects never matter while the source is there."""
+
+    def test_an_absent_destination_is_written_at_generation_0(self, kind: EventKind, policy: Policy) -> None:
+        decision = decide(event(kind), SOURCE, None, policy)
+        assert decision == Copy(0)
+        assert decision.reason is Reason.CREATED
+
+    def test_our_replica_of_this_very_state_is_left_alone(self, kind: EventKind, policy: Policy) -> None:
+        assert decide(event(kind), SOURCE, OURS, policy) == Done(
+            Result.ALREADY_REPLICATED, Reason.SAME_IDENTITY
+        )
+
+    def test_our_replica_of_another_state_is_overwritten_at_its_generation(
+        self, kind: EventKind, policy: Policy
+    ) -> None:
+        decision = decide(event(kind), replace(SOURCE, last_modified=1_700_000_001), OURS, policy)
+        assert decision == Copy(7)
+        assert decision.reason is Reason.OVERWRITTEN
+
+    def test_an_equal_foreign_object_is_adopted(self, kind: EventKind, policy: Policy) -> None:
+        assert decide(event(kind), SOURCE, FOREIGN, policy) == Done(Result.ADOPTED, Reason.SAME_CONTENT)
+
+    @pytest.mark.parametrize("replica", [DIFFERENT, ANOTHER_BUCKETS], ids=["foreign", "another bucket's"])
+    def test_a_different_foreign_object_is_overwritten_only_when_told_so(
+        self, kind: EventKind, policy: Policy, replica: Replica
+    ) -> None:
+        decision = decide(event(kind), SOURCE, replica, policy)
+        if policy.on_foreign is ForeignRule.OVERWRITE:
+            assert decision == Copy(9)
+        else:
+            assert isinstance(decision, Refuse)
+            assert (decision.failure.kind, decision.failure.reason) == (Kind.PERMANENT, Reason.FOREIGN_OBJECT)
+            assert "ON_FOREIGN_OBJECT" in decision.failure.hint
+
+
+class TestEqualContent:
+    def decide(self, source: SourceObject, replica: Replica, source_crc32c: int | None = None) -> object:
+        return decide(event(EventKind.CREATED), source, replica, Policy(), source_crc32c=source_crc32c)
+
+    def test_another_size_is_different_without_any_hash(self) -> None:
+        assert isinstance(self.decide(replace(OPAQUE, size=1), FOREIGN), Refuse)
+
+    @pytest.mark.parametrize("data", [DATA, OTHER_BYTES])
+    def test_a_crc32c_that_s3_stores_is_compared(self, data: bytes) -> None:
+        stored = base64.b64encode(crc32c(data).to_bytes(4, "big")).decode()
+        decision = self.decide(
+            replace(OPAQUE, checksums={"crc32c": stored}), replace(FOREIGN, md5=None, metadata={})
+        )
+        assert isinstance(decision, Done if data == DATA else Refuse)
+
+    def test_a_composite_crc32c_says_nothing_about_the_whole(self) -> None:
+        stored = base64.b64encode(crc32c(DATA).to_bytes(4, "big")).decode()
+        source = replace(OPAQUE, checksums={"crc32c": stored}, checksums_composite=True)
+        assert self.decide(source, FOREIGN) == Compare()
+
+    def test_an_md5_is_compared_where_no_crc32c_can_be(self) -> None:
+        assert isinstance(self.decide(SOURCE, replace(FOREIGN, crc32c=None)), Done)
+        assert isinstance(self.decide(SOURCE, replace(DIFFERENT, crc32c=None)), Refuse)
+
+    def test_an_etag_that_is_no_md5_is_never_compared_as_one(self) -> None:
+        source = replace(SOURCE, md5_etag=False)
+        assert self.decide(source, FOREIGN) == Compare()
+
+    def test_without_a_comparable_hash_the_source_is_read_once_and_that_decides(self) -> None:
+        assert self.decide(OPAQUE, FOREIGN) == Compare()
+        assert isinstance(self.decide(OPAQUE, FOREIGN, crc32c(DATA)), Done)
+        assert isinstance(self.decide(OPAQUE, FOREIGN, crc32c(OTHER_BYTES)), Refuse)
+
+    def test_a_destination_that_tells_no_hash_is_different_until_proven_equal(self) -> None:
+        mute = replace(FOREIGN, crc32c=None, md5=None)
+        assert isinstance(self.decide(OPAQUE, mute), Refuse)
+        assert isinstance(self.decide(OPAQUE, mute, crc32c(DATA)), Refuse)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+class TestGone:
+    @pytest.mark.parametrize("replica", [None, OURS, FOREIGN])
+    def test_a_person_is_told_that_it_is_missing_and_nothing_is_deleted(
+        self, policy: Policy, replica: Replica | None
+    ) -> None:
+        decision = decide(event(EventKind.MANUAL), None, replica, policy)
+        assert decision == Done(Result.MISSING, Reason.SOURCE_MISSING)
+
+    def test_a_deletion_deletes_our_replica_only_when_told_so(self, policy: Policy) -> None:
+        decision = decide(event(EventKind.DELETED), None, OURS, policy)
+        if policy.replicate_deletes:
+            assert decision == Delete(7)
+        else:
+            assert decision == Done(Result.IGNORED, Reason.DELETES_DISABLED)
+
+    @pytest.mark.parametrize("replica", [FOREIGN, ANOTHER_BUCKETS], ids=["foreign", "another bucket's"])
+    def test_a_deletion_never_deletes_what_is_not_ours(self, policy: Policy, replica: Replica) -> None:
+        decision = decide(event(EventKind.DELETED), None, replica, policy)
+        assert decision == Done(Result.IGNORED, Reason.NOT_OURS)
+
+    def test_a_deletion_of_what_is_absent_is_done(self, policy: Policy) -> None:
+        decision = decide(event(EventKind.DELETED), None, None, policy)
+        assert decision == Done(Result.IGNORED, Reason.ALREADY_ABSENT)
+
+    @pytest.mark.parametrize("replica", [None, OURS, FOREIGN, ANOTHER_BUCKETS])
+    def test_a_creation_whose_object_is_gone_follows_the_policy(
+        self, policy: Policy, replica: Replica | None
+    ) -> None:
+        decision = decide(event(EventKind.CREATED), None, replica, policy)
+        if policy.replicate_deletes:
+            assert decision == decide(event(EventKind.DELETED), None, replica, policy)
+        elif policy.on_missing is MissingRule.ACK:
+            assert decision == Done(Result.MISSING, Reason.SOURCE_MISSING)
+        else:
+            assert isinstance(decision, Refuse)
+            assert decision.failure.reason is Reason.SOURCE_MISSING
+            assert decision.failure.kind is (
+                Kind.RETRYABLE if policy.on_missing is MissingRule.RETRY else Kind.PERMANENT
+            )
