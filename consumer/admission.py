@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 class Slots:
@@ -107,6 +111,40 @@ class Slots:
             if not future.done():
                 future.set_result(None)
                 woken += 1
+
+
+async def spread(
+    slots: Slots, items: Sequence[Item], work: Callable[[Item], Awaitable[Found]]
+) -> list[Found]:
+    """What `work` finds for each item, in their order. One slot is the caller's; more are used while they are free.
+
+    A further slot is given back after each item, so that whoever waits for one gets it first.
+    """
+    found: dict[int, Found] = {}
+    pending = deque(range(len(items)))
+
+    def recruit() -> None:
+        while pending and slots.try_acquire():
+            group.create_task(in_further_slot(pending.popleft()))
+
+    async def in_further_slot(index: int) -> None:
+        while True:
+            try:
+                recruit()
+                found[index] = await work(items[index])
+            finally:
+                slots.release()
+            await asyncio.sleep(0)  # a receive that was woken by the release comes first
+            if not (pending and slots.try_acquire()):
+                return
+            index = pending.popleft()
+
+    async with asyncio.TaskGroup() as group:
+        while pending:
+            index = pending.popleft()
+            recruit()
+            found[index] = await work(items[index])
+    return [found[index] for index in range(len(items))]
 
 
 class MemoryBudget:

@@ -15,13 +15,17 @@ from consumer.ports import LeaseRequest, Observer, Queue
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """A held message. `lost` is set before its task is cancelled; `capped` when nobody can hold it longer."""
+    """A held message. `lost` is set before its task is cancelled; `capped` when nobody can hold it longer.
+
+    `settling` once its verdict is carried out: whether the lease held until then, the queue's answer to that tells.
+    """
 
     delivery: Delivery
     task: asyncio.Task[Any]
     due: float
     lost: bool = False
     capped: bool = False
+    settling: bool = False
 
 
 _SLACK: Final = 0.15
@@ -94,10 +98,10 @@ class LeaseKeeper:
             lease.due = now + _interval(lease.delivery)
             return "extended"
         if isinstance(result, LeaseLost):
-            if lease in self._held:  # not settled while we asked
+            if lease in self._held and not lease.settling:  # not settled while we asked
                 lease.lost = True
-                self.drop(lease)
                 lease.task.cancel("lease lost")
+            self.drop(lease)
             return "lost"
         if isinstance(result, ReplicatorError) and result.kind is Kind.PERMANENT:
             # The queue's limit for one receipt. The copy goes on; the destination's compare-and-swap fences it.

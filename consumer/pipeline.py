@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from consumer.admission import Slots
+from consumer.admission import Slots, spread
 from consumer.errors import Kind, LeaseLost, ReplicatorError
 from consumer.lease import Lease, LeaseKeeper
 from consumer.model import (
@@ -92,6 +92,7 @@ class Pipeline:
                     return
                 await _uninterrupted(self._release(delivery))
                 raise
+            lease.settling = True
             await _uninterrupted(self._carry_out(lease, verdict, records))
         finally:
             self._leases.drop(lease)
@@ -134,39 +135,11 @@ class Pipeline:
 
     async def _replicate_all(self, events: Sequence[ObjectEvent], *, optimistic: bool) -> list[Outcome]:
         """The outcomes in the order of the events. One slot is ours; more are used while they are free."""
-        outcomes: dict[int, Outcome] = {}
-        pending = iter(range(len(events)))
-        async with asyncio.TaskGroup() as group:
-            await self._drain_records(events, pending, outcomes, optimistic, group)
-        return [outcomes[index] for index in range(len(events))]
 
-    async def _drain_records(
-        self,
-        events: Sequence[ObjectEvent],
-        pending: Iterator[int],
-        outcomes: dict[int, Outcome],
-        optimistic: bool,
-        group: asyncio.TaskGroup,
-    ) -> None:
-        for index in pending:
-            while len(events) - len(outcomes) > 1 and self._slots.try_acquire():
-                extra = next(pending, None)
-                if extra is None:
-                    self._slots.release()
-                    break
-                group.create_task(self._in_extra_slot(events[extra], extra, outcomes, optimistic))
-            outcomes[index] = await self._replicate_one(events[index], optimistic)
+        async def replicate(event: ObjectEvent) -> Outcome:
+            return await judge(self._gate, await self._replicator.replicate(event, optimistic=optimistic))
 
-    async def _in_extra_slot(
-        self, event: ObjectEvent, index: int, outcomes: dict[int, Outcome], optimistic: bool
-    ) -> None:
-        try:
-            outcomes[index] = await self._replicate_one(event, optimistic)
-        finally:
-            self._slots.release()
-
-    async def _replicate_one(self, event: ObjectEvent, optimistic: bool) -> Outcome:
-        return await judge(self._gate, await self._replicator.replicate(event, optimistic=optimistic))
+        return await spread(self._slots, events, replicate)
 
     async def _wait_out_a_pause(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Tries again what a shared cause stopped, once the pause is over, if that is soon."""

@@ -103,7 +103,8 @@ class _PartsDigest:
 
     def update(self, data: bytes, /) -> None:
         start = 0
-        while start < len(data):
+        # Bytes beyond the last part belong to none; that there are too many is told by the size.
+        while start < len(data) and self._index < len(self._sizes):
             taken = data if self._left >= len(data) and start == 0 else data[start : start + self._left]
             self._part.update(taken)
             start += len(taken)
@@ -118,6 +119,7 @@ class _PartsDigest:
             self._left = self._sizes[self._index] if self._index < len(self._sizes) else -1
 
     def digest(self) -> bytes:
+        self._close_full_parts()  # an empty object has one empty part, and no byte ever closed it
         return self._whole.digest()
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from consumer.admission import Slots
+from consumer.admission import Slots, spread
 from consumer.api_port import Busy
 from consumer.errors import Kind
 from consumer.model import EventKind, ObjectEvent, ObjectFinished, ObjectRef, Outcome
@@ -50,28 +50,10 @@ class Replays:
     async def replicate_many(self, refs: Sequence[ObjectRef], wait_seconds: float) -> list[Outcome]:
         """One outcome each, in the order asked. Needs one slot, and uses more while they are free."""
         await self._take_slot(wait_seconds)
-        outcomes: dict[int, Outcome] = {}
-        pending = iter(range(len(refs)))
-
-        async def extra(index: int) -> None:
-            try:
-                outcomes[index] = await self._one(refs[index])
-            finally:
-                self._slots.release()
-
         try:
-            async with asyncio.TaskGroup() as group:
-                for index in pending:
-                    while self._slots.try_acquire():
-                        another = next(pending, None)
-                        if another is None:
-                            self._slots.release()
-                            break
-                        group.create_task(extra(another))
-                    outcomes[index] = await self._one(refs[index])
+            return await spread(self._slots, refs, self._one)
         finally:
             self._slots.release()
-        return [outcomes[index] for index in range(len(refs))]
 
     async def _take_slot(self, wait_seconds: float) -> None:
         try:

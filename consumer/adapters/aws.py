@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import threading
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import boto3
-import botocore.config
 import botocore.exceptions
+from botocore.awsrequest import AWSResponse
 
 from consumer.adapters.sigv4 import AwsKeys, quote_key
 from consumer.errors import Reason, ReplicatorError
@@ -42,7 +45,7 @@ class AwsCredentials:
         self._session = session
         self._source: Any = None
         self._keys: AwsKeys | None = None
-        self._checked = 0.0
+        self._checked = -math.inf
         self._lock = asyncio.Lock()
 
     async def keys(self) -> AwsKeys:
@@ -57,7 +60,7 @@ class AwsCredentials:
 
     def forget(self) -> None:
         """Asks for a fresh look before the next signature: the other side said that these have expired."""
-        self._checked = 0.0
+        self._checked = -math.inf
 
     def _load(self) -> AwsKeys:
         hint = (
@@ -68,7 +71,8 @@ class AwsCredentials:
             # botocore refreshes in here, well before the expiry.
             self._source = self._source or self._session.get_credentials()
             frozen = self._source.get_frozen_credentials() if self._source else None
-        except botocore.exceptions.BotoCoreError as error:
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, RuntimeError) as error:
+            # A role that STS refuses is a ClientError, and a refresh that brought nothing new a RuntimeError.
             raise ReplicatorError(
                 Reason.CREDENTIALS, f"cannot load AWS credentials ({type(error).__name__})", hint=hint
             ) from error
@@ -94,6 +98,7 @@ class Endpoints:
         self._session = session
         self._endpoint_url = endpoint_url
         self._clients: dict[str, Any] = {}
+        self._building = threading.Lock()  # a session cannot build two clients at once
         self._known: dict[tuple[str, str], BucketEndpoint] = {}
 
     def find(self, bucket: str, region: str) -> BucketEndpoint | None:
@@ -109,21 +114,32 @@ class Endpoints:
         return endpoint
 
     def _resolve(self, bucket: str, region: str) -> BucketEndpoint:
-        client = self._clients.get(region)
-        if client is None:
-            # Presigning is botocore's public way to its endpoint rules; nothing is sent, and any keys will do.
-            client = self._clients[region] = self._session.client(
-                "s3",
-                region_name=region,
-                endpoint_url=self._endpoint_url,
-                aws_access_key_id="unused",
-                aws_secret_access_key="unused",  # noqa: S106 - never sent
-                config=botocore.config.Config(signature_version="s3v4"),
-            )
         try:
-            url = client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "key"})
+            answer = self._client(region).head_object(Bucket=bucket, Key="key")
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
             raise ReplicatorError(
                 Reason.REFUSED, f"{bucket!r} cannot be addressed: {error}", operation="s3:GetObject"
             ) from error
-        return BucketEndpoint(url, "key")
+        return BucketEndpoint(answer["Url"], "key")
+
+    def _client(self, region: str) -> Any:
+        with self._building:
+            client = self._clients.get(region)
+            if client is None:
+                client = self._clients[region] = self._session.client(
+                    "s3",
+                    region_name=region,
+                    endpoint_url=self._endpoint_url,
+                    aws_access_key_id="unused",
+                    aws_secret_access_key="unused",  # noqa: S106 - never sent
+                )
+                client.meta.events.register("before-call.s3.HeadObject", _answer_with_the_url)
+            return client
+
+
+def _answer_with_the_url(params: Mapping[str, Any], **_: Any) -> tuple[AWSResponse, dict[str, str]]:
+    """Answers instead of S3, as botocore's own stubber does: its endpoint rules ran, and nothing is sent.
+
+    Presigning would be the other public way to those rules, but it takes the global endpoint for every region.
+    """
+    return AWSResponse(params["url"], 200, {}, None), {"Url": params["url"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Final
 
 from consumer.errors import PreconditionFailed, Reason, ReplicatorError
@@ -35,12 +36,16 @@ _HINTS: Final[dict[Reason, str]] = {
     Reason.RETENTION: "a retention policy or hold protects the object at the destination",
     Reason.METADATA_TOO_LARGE: "shorten the source's user metadata: GCS takes 8 KiB in all",
 }
+# In words; an account of such a name that "does not have ... access" is another matter.
+_PROTECTED: Final = re.compile(r"\b(retention|hold)\b")
 
 
 def is_missing_bucket(status: int, body: bytes) -> bool:
     """Whether a 404 speaks of the bucket and not of an object."""
     _, message = _read(body)
     lowered = message.lower()
+    if lowered.startswith("no such object"):
+        return False  # what follows is the object's name, which may say anything
     return status == 404 and "bucket" in lowered and ("not exist" in lowered or "not found" in lowered)
 
 

@@ -154,7 +154,7 @@ def _first_line(error: Any) -> str:
 def retry_after(headers: Any) -> float | None:
     """The seconds of a `Retry-After` header; its date form is rare and ignored."""
     value = headers.get("Retry-After", "")
-    return min(float(value), 900.0) if value.isdigit() else None
+    return min(float(value), 900.0) if value.isdecimal() else None
 
 
 async def with_retries(operation: str, call: Callable[[], Awaitable[T]], observer: Observer) -> T:

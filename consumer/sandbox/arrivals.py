@@ -22,14 +22,17 @@ class State(StrEnum):
 
 @dataclass
 class Arrival:
-    """One object. `lag` is the time from its event to its replica in seconds, when a message asked for it."""
+    """One object. `lag` is the time from its event to its replica in seconds, when a message asked for it.
+
+    `number` counts the changes of all objects.
+    """
 
     key: str
     size: int | None = None
     state: State = State.WAITING
     grade: str = ""
     lag: float | None = None
-    problem: str = ""
+    number: int = 0
 
 
 class Stalled(Exception):
@@ -46,6 +49,7 @@ class Arrivals:
         self.objects: dict[str, Arrival] = {}
         self.expected = 0
         self.bytes = 0
+        self.changes = 0
         self._changed = changed
         self._missing: set[str] = set()
         self._one_more = asyncio.Event()
@@ -92,9 +96,12 @@ class Arrivals:
             return
         outcome, key = event.outcome, event.outcome.event.ref.key
         if outcome.failure is not None:
-            self._note(Arrival(key, state=State.FAILED, problem=str(outcome.failure)))
+            self._note(Arrival(key, state=State.FAILED))
         elif outcome.result in _THERE:
             state = State.COPIED if outcome.result is Result.COPIED else State.ALREADY_THERE
+            known = self.objects.get(key)
+            if state is State.ALREADY_THERE and known and known.state is State.COPIED and event.message_id:
+                return  # events come twice at times, and that is no news
             if state is State.COPIED:
                 self.bytes += outcome.size
             self._note(Arrival(key, outcome.size, state, outcome.verification or "", event.lag_seconds))
@@ -104,6 +111,7 @@ class Arrivals:
                 self._one_more.set()
 
     def _note(self, one: Arrival) -> None:
+        self.changes = one.number = self.changes + 1
         known = self.objects.get(one.key)
         if known is not None and known.state not in (State.WAITING, State.FAILED):
             del self.objects[one.key]  # it is news again, and news is at the end

@@ -17,10 +17,10 @@ class Verdict(StrEnum):
 
 @dataclass
 class Comparison:
-    """How the objects compared so far came out; `bytes` are those of the source."""
+    """How the objects compared so far came out; `size` is that of the source, in bytes."""
 
     objects: int = 0
-    bytes: int = 0
+    size: int = 0
     equal: int = 0
     missing: list[str] = field(default_factory=list)
     different: list[str] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Comparison:
     def add(self, key: str, expected: bytes, found: bytes | None) -> Verdict:
         """Compares one object with what the destination holds under its name, None when that is nothing."""
         self.objects += 1
-        self.bytes += len(expected)
+        self.size += len(expected)
         if found is None:
             self.missing.append(key)
             return Verdict.MISSING

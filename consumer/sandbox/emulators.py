@@ -67,7 +67,7 @@ def started(names: tuple[str, ...], folder: Path) -> Iterator[list[Emulator]]:
 
 def _start(name: str, log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as stderr:
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603 - our own program
             # -P: nothing in this package's folder may hide a module of the same name.
             [sys.executable, "-P", servers.__file__, name, str(os.getpid())],
             stdin=subprocess.PIPE,

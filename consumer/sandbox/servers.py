@@ -45,19 +45,31 @@ class Server:
 
 def start_moto() -> Server:
     """S3 and SQS on one port, with S3's notifications going to SQS."""
-    from moto.server import ThreadedMotoServer
+    from moto.moto_server.werkzeug_app import (
+        DomainDispatcherApplication,
+        MotoRequestHandler,
+        create_backend_app,
+    )
+    from werkzeug.serving import make_server
 
-    server = ThreadedMotoServer(HOST, 0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    return Server(f"http://{HOST}:{port}", threading.Event().wait)
+    moto = DomainDispatcherApplication(create_backend_app)
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+        # S3 holds If-Match against the object's ETag; moto, when it is asked for a part, against the part's.
+        if environ["REQUEST_METHOD"] == "HEAD" and "partNumber=" in environ["QUERY_STRING"]:
+            environ.pop("HTTP_IF_MATCH", None)
+        return moto(environ, start_response)
+
+    server = make_server(HOST, 0, answer, threaded=True, request_handler=MotoRequestHandler)
+    return Server(f"http://{HOST}:{server.port}", server.serve_forever)
 
 
 def start_gcp_storage_emulator() -> Server:
     """GCS from the Python package index, in memory, mended where the samples meet its edges.
 
     As published it answers one connection at a time, writes its whole index anew with every object, takes a
-    name for a path (`a/../b` and `a//b` fail or collide), and ignores `ifGenerationMatch`.
+    name for a path (`a/../b` and `a//b` fail or collide), gives no object whose metadata is not Latin-1, and
+    ignores `ifGenerationMatch`.
     """
     from gcp_storage_emulator.server import RequestHandler, Router
     from gcp_storage_emulator.storage import Storage
@@ -85,9 +97,12 @@ def start_gcp_storage_emulator() -> Server:
     turn = threading.Lock()
 
     class Handler(RequestHandler):  # type: ignore[misc]  # ships no annotations
+        rfile: Any
+
         def _answer(self) -> None:
             # The body is read first: only the work on the storage has to be one at a time.
-            self.rfile = io.BytesIO(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+            body: bytes = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.rfile = io.BytesIO(body)
             with turn:
                 storage.if_generation = _if_generation(self.path)
                 try:
@@ -96,6 +111,9 @@ def start_gcp_storage_emulator() -> Server:
                     self._refuse(412, "conditionNotMet", "At least one precondition did not hold.")
 
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer  # noqa: N815 - http.server's names
+
+        def send_header(self, keyword: str, value: str) -> None:
+            super().send_header(keyword, str(value).encode().decode("latin-1"))
 
         def _refuse(self, status: int, reason: str, message: str) -> None:
             error = {"code": status, "message": message, "errors": [{"reason": reason, "message": message}]}
@@ -133,7 +151,7 @@ def start_fake_gcs_server() -> Server:
     url = f"http://{HOST}:{port}"
     where = ["-scheme", "http", "-host", HOST, "-port", str(port), "-backend", "memory"]
     told = ["-public-host", f"{HOST}:{port}", "-external-url", url]
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603
         ["fake-gcs-server", *where, *told],  # noqa: S607 - the one on PATH is the one wanted
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
@@ -146,7 +164,12 @@ def start_fake_gcs_server() -> Server:
             process.kill()
             sys.exit("fake-gcs-server did not start")
         time.sleep(0.02)
-    return Server(url, process.wait, process.kill)
+
+    def stop() -> None:
+        process.kill()
+        process.wait()
+
+    return Server(url, process.wait, stop)
 
 
 def _answers(port: int) -> bool:

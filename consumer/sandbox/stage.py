@@ -8,6 +8,7 @@ import json
 import shutil
 import signal
 import tempfile
+import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,12 +17,12 @@ from typing import Any, Final, TextIO
 from consumer.errors import EndpointError
 from consumer.logs import configure_logging
 from consumer.sandbox import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE
-from consumer.sandbox.emulators import Emulator, EmulatorError, gcs_name, started
+from consumer.sandbox.emulators import EmulatorError, gcs_name, started
 from consumer.sandbox.samples import Sample, generated, samples
 from consumer.sandbox.view import View, new_view
 
 _TOLD: Final = frozenset({"warning", "error", "critical"})
-_OF_EVERY_LINE: Final = frozenset({"timestamp", "level", "logger", "event", "exception"})
+_WORTH_READING: Final = ("source", "check", "operation", "error", "detail", "hint")
 
 
 def present(*, objects: int | None, leave: bool, api_port: int, proxied: bool) -> int:
@@ -37,6 +38,9 @@ def present(*, objects: int | None, leave: bool, api_port: int, proxied: bool) -
         code, last = EXIT_UNREACHABLE, str(error)
     except EndpointError as error:
         code, last = EXIT_UNREACHABLE, f"An emulator does not answer as it must:\n{error}"
+    except Exception as error:  # noqa: BLE001 - a person gets one line, and the log the rest
+        (folder / "sandbox.log").write_text(traceback.format_exc(), encoding="utf-8")
+        code, last = EXIT_FAILED, f"The sandbox failed: {type(error).__name__}: {error}"
     except KeyboardInterrupt:
         code, last = (EXIT_FAILED if leave else EXIT_OK), "Stopped; nothing is left behind."
     finally:
@@ -79,7 +83,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-class _LogTap(io.TextIOBase, TextIO):  # type: ignore[misc]  # the two disagree on a few signatures
+class _LogTap(io.TextIOBase, TextIO):
     """The daemon's log: every line to the file, and what a person should know to the view as well."""
 
     def __init__(self, file: TextIO, alert: Callable[[str, str], None]) -> None:
@@ -89,8 +93,8 @@ class _LogTap(io.TextIOBase, TextIO):  # type: ignore[misc]  # the two disagree 
     def write(self, line: str) -> int:
         fields: dict[str, Any] = json.loads(line)
         if (level := str(fields.get("level"))) in _TOLD:
-            told = " ".join(f"{name}={value}" for name, value in fields.items() if name not in _OF_EVERY_LINE)
-            self._alert(level, f"{fields.get('event')} {told}")
+            told = [str(fields[name]) for name in ("event", *_WORTH_READING) if fields.get(name)]
+            self._alert(level, ": ".join(told))
         return self._file.write(line)
 
     def flush(self) -> None:

@@ -171,9 +171,7 @@ class Story:
             for sample in left:
                 comparison.add(*await asyncio.to_thread(read_both, self._clouds, sample))
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(UPLOADS):
-                group.create_task(compare())
+        await asyncio.gather(*(compare() for _ in range(UPLOADS)))
         view.summary(
             comparison,
             seconds=seconds,

@@ -45,6 +45,7 @@ class TerminalView:
         self._live: Live | None = None
         self._arrivals: Arrivals | None = None
         self._title = ""
+        self._since = 0
         self._hint = ""
         self._frame: asyncio.TimerHandle | None = None
 
@@ -87,7 +88,7 @@ class TerminalView:
     def watch(self, arrivals: Arrivals, title: str) -> None:
         self._settle()
         self._console.print()
-        self._arrivals, self._title = arrivals, title
+        self._arrivals, self._title, self._since = arrivals, title, arrivals.changes
         self._live = Live(
             self._picture(), console=self._console, auto_refresh=False, vertical_overflow="visible"
         )
@@ -131,7 +132,8 @@ class TerminalView:
 
     def closed(self, text: str) -> None:
         self._settle()
-        self._console.print(Text(text, style="dim"))
+        if text:
+            self._console.print(Text(text, style="dim"), soft_wrap=True)
 
     def _settle(self) -> None:
         """Leaves what is on the screen as it is, and goes on below it."""
@@ -165,7 +167,8 @@ class TerminalView:
 
     def _rows(self, arrivals: Arrivals) -> list[Arrival]:
         room = min(_MOST_ROWS, max(_FEWEST_ROWS, self._console.height - _BESIDE_ROWS))
-        return list(islice(reversed(arrivals.objects.values()), room))[::-1]
+        latest = islice(reversed(arrivals.objects.values()), room)
+        return [one for one in latest if one.number > self._since][::-1]
 
     def _counters(self, arrivals: Arrivals) -> Text:
         total = f" of {arrivals.expected:,}" if arrivals.missing else ""

@@ -68,11 +68,9 @@ class PlainView:
 
     def changed(self, one: Arrival) -> None:
         arrivals = self._arrivals
-        if arrivals is None or one.state is State.WAITING:
-            return
-        if one.state is State.FAILED:
-            self._say(f"failed       {words.printable(one.key)}: {one.problem}")
-        elif arrivals.expected < _EACH_BELOW or not arrivals.missing:
+        if arrivals is None or one.state in (State.WAITING, State.FAILED):
+            return  # of a failure, the alert tells more
+        if arrivals.expected < _EACH_BELOW or not arrivals.missing:
             label = "arrived" if one.state is State.COPIED else "already there"
             lag = f" {words.seconds(one.lag)} after its event" if one.lag is not None else ""
             grade = f" verified by {one.grade}" if one.grade else ""
@@ -101,10 +99,11 @@ class PlainView:
             self._say(line)
 
     def alert(self, level: str, text: str) -> None:
-        self._say(f"{level}: {text}")
+        self._say(f"{level}: {words.printable(text)}")
 
     def closed(self, text: str) -> None:
-        self._say(text)
+        if text:
+            self._say(text)
 
     def _say(self, line: str) -> None:
         self._stream.write(line + "\n")

@@ -44,18 +44,18 @@ def commands(place: Place) -> list[tuple[str, list[str]]]:
         (
             "Put a file, and watch it arrive below",
             [
-                f"curl -T /etc/hosts {bucket}/my-first-file.txt",
+                f"curl -sST /etc/hosts {bucket}/my-first-file.txt",
                 f'python3 -c "from urllib.request import *; urlopen({request})"',
                 f"aws --endpoint-url {place.s3_url} --no-sign-request s3 cp /etc/hosts s3://{SOURCE_BUCKET}/",
             ],
         ),
         (
             "Look at a replica: its metadata, its bytes",
-            [f"curl {place.replica_url}", f"curl '{place.replica_url}?alt=media'"],
+            [f"curl -sS {place.replica_url}", f"curl -sS '{place.replica_url}?alt=media'"],
         ),
         (
             "Replay one by HTTP",
-            [f"curl {place.api_url}/v1/replicate -H 'Content-Type: application/json' -d {replay}"],
+            [f"curl -sS {place.api_url}/v1/replicate -H 'Content-Type: application/json' -d {replay}"],
         ),
         ("Look around", [f"{place.api_url}/docs", f"{place.api_url}/metrics", f"tail -f {place.log}"]),
     ]
@@ -73,7 +73,7 @@ def summary(
     different, missing = len(comparison.different), len(comparison.missing)
     return [
         ("objects", f"{comparison.objects:,}", True),
-        ("bytes", f"{comparison.bytes:,} ({size(comparison.bytes)})", True),
+        ("bytes", f"{comparison.size:,} ({size(comparison.size)})", True),
         ("equal", f"{comparison.equal:,}", comparison.all_equal),
         ("missing", f"{missing:,}", not missing),
         ("different", f"{different:,}", not different),

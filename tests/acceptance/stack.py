@@ -71,6 +71,10 @@ class Aws:
     def client(self, service: str) -> Any:
         return new_client(service, self.url)
 
+    def close(self) -> None:
+        self.s3.close()
+        self.sqs.close()
+
 
 def new_client(service: str, url: str, key_id: str = KEY_ID, secret_key: str = SECRET_KEY) -> Any:
     """A boto3 client that takes nothing from the machine it runs on."""
@@ -109,8 +113,7 @@ def moto_server() -> Iterator[Aws]:
     try:
         aws = Aws(f"http://127.0.0.1:{server.server_port}", seen)
         yield aws
-        aws.s3.close()
-        aws.sqs.close()
+        aws.close()
     finally:
         server.shutdown()
         thread.join(10)

@@ -91,34 +91,29 @@ def test_env_files_are_read_below_the_environment(site: Site, launch: Launcher) 
 # --- exit 3: the endpoints --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("variable", "name"),
-    [("S3_ENDPOINT_URL", "S3"), ("SQS_ENDPOINT_URL", "SQS"), ("STORAGE_EMULATOR_HOST", "GCS")],
-)
 @pytest.mark.parametrize("answers", [False, True], ids=["refused", "silent"])
-def test_a_dead_endpoint_is_named_with_what_was_tried(
-    site: Site, launch: Launcher, variable: str, name: str, answers: bool
+def test_dead_endpoints_are_all_named_with_what_was_tried(
+    site: Site, launch: Launcher, answers: bool
 ) -> None:
     with taken_port(answers=answers) as port:
         url = f"http://127.0.0.1:{port}"
+        dead = dict.fromkeys(("S3_ENDPOINT_URL", "SQS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST"), url)
         began = time.monotonic()
-        command = launch("run", env=site.env(**{variable: url, "STARTUP_TIMEOUT_SECONDS": "2"}))
+        command = launch("run", env=site.env(**dead, STARTUP_TIMEOUT_SECONDS="2"))
         said = failed(command, 3)
         assert time.monotonic() - began < 12
-    (problem,) = [line for line in said.splitlines() if line.startswith("  - ")]
-    assert problem.startswith(f"  - {name} ")
-    assert url in problem
-    assert "tried" in problem
+    problems = [line for line in said.splitlines() if line.startswith("  - ")]
+    assert sorted(problem.split()[1] for problem in problems) == ["GCS", "S3", "SQS"]
+    assert [problem for problem in problems if url not in problem or "tried" not in problem] == []
+    # Each retry is told once, by us and not by the library as well.
     assert command.lines(logger="stamina") == []
 
 
-def test_all_dead_endpoints_are_told_at_once(site: Site, launch: Launcher) -> None:
-    with taken_port() as port:
-        names = ("S3_ENDPOINT_URL", "SQS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST")
-        dead = dict.fromkeys(names, f"http://127.0.0.1:{port}")
-        said = failed(launch("run", env=site.env(**dead, STARTUP_TIMEOUT_SECONDS="1")), 3)
+def test_one_dead_endpoint_among_good_ones_is_the_only_one_named(site: Site, launch: Launcher) -> None:
+    env = site.env(STORAGE_EMULATOR_HOST="http://127.0.0.1:9", STARTUP_TIMEOUT_SECONDS="0")
+    said = failed(launch("run", env=env), 3)
     problems = [line.split()[1] for line in said.splitlines() if line.startswith("  - ")]
-    assert sorted(problems) == ["GCS", "S3", "SQS"]
+    assert problems == ["GCS"]
 
 
 @pytest.mark.parametrize(

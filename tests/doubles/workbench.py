@@ -23,7 +23,6 @@ from consumer.settle import RetryPolicy
 from .memory_queue import MemoryQueue
 from .memory_stores import FIRST_MODIFIED, MemoryDestination, MemorySource
 from .recorder import Recorder
-from .virtual_time import now
 
 BUCKET = "source"
 
@@ -104,10 +103,11 @@ class Workbench:
     # --- one delivery at a time -------------------------------------------------------------------------------
 
     async def receive(self) -> Delivery:
-        """The one message that the queue holds, a slot reserved for it."""
+        """The next message that becomes visible, a slot reserved for it."""
         assert await self.slots.reserve(1) == 1
-        (delivery,) = await self.queue.receive(1)
-        return delivery
+        while True:
+            for delivery in await self.queue.receive(1):
+                return delivery
 
     async def deliver(self, body: str) -> asyncio.Task[None]:
         """Sends a message, receives it and starts to handle it."""
@@ -131,9 +131,3 @@ class Workbench:
         """The bytes that the destination holds for a key."""
         stored = self.destination.objects.get(key)
         return stored.data if stored else None
-
-
-async def seconds(amount: float) -> float:
-    """Lets virtual time pass; returns the time it is then."""
-    await asyncio.sleep(amount)
-    return now()

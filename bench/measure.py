@@ -1,0 +1,124 @@
+"""One daemon as a child process, and what the kernel says that it cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+CONSUMER = Path(sys.executable).with_name("consumer")
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU seconds of the process so far, all threads; memory in MiB."""
+
+    cpu_user: float
+    cpu_system: float
+    rss: float
+    peak_rss: float
+
+    @property
+    def cpu(self) -> float:
+        return self.cpu_user + self.cpu_system
+
+
+def cost_of(pid: int) -> Cost:
+    """From /proc: CPU time comes in ticks, of which there are 100 a second on common kernels."""
+    # The command's name, in parentheses, may hold blanks.
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    status = dict(line.split(":", 1) for line in lines)
+    return Cost(
+        int(fields[11]) / TICKS,
+        int(fields[12]) / TICKS,
+        int(status["VmRSS"].split()[0]) / 1024,
+        int(status["VmHWM"].split()[0]) / 1024,
+    )
+
+
+@dataclass
+class Daemon:
+    """A running `consumer run`."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    at_start: Cost
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The log lines of that event."""
+        lines = self.log.read_text(encoding="utf-8").split("\n")[:-1]
+        return [line for line in map(json.loads, lines) if line["event"] == name]
+
+    def cost(self) -> Cost:
+        return cost_of(self.process.pid)
+
+    def end(self) -> Cost:
+        """Drains and ends it. Returns the cost of its whole life, from wait4: start-up and drain included."""
+        peak = self.cost()
+        self.process.send_signal(signal.SIGTERM)
+        _, status, usage = os.wait4(self.process.pid, 0)
+        code = self.process.returncode = os.waitstatus_to_exitcode(status)
+        if code != 0:
+            raise RuntimeError(
+                f"the daemon ended with {code}:\n{self.log.read_text(encoding='utf-8')[-4000:]}"
+            )
+        return Cost(usage.ru_utime, usage.ru_stime, peak.rss, usage.ru_maxrss / 1024)
+
+
+@contextmanager
+def daemon(env: Mapping[str, str]) -> Iterator[Daemon]:
+    """Yields once start-up is over. `at_start` was read then, so its difference to later is the work alone."""
+    with tempfile.TemporaryDirectory(prefix="replicator-bench-") as folder:
+        log = Path(folder) / "log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [str(CONSUMER), "run"],
+                env={"PATH": os.environ["PATH"], "HOME": folder, **env},
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+            )
+        try:
+            running = Daemon(process, log, Cost(0, 0, 0, 0))
+            until(lambda: _started(running), "the daemon starts")
+            running.at_start = running.cost()
+            yield running
+        finally:
+            if process.returncode is None:
+                process.kill()
+                process.wait()
+
+
+def _started(running: Daemon) -> bool:
+    if running.process.poll() is not None:
+        raise RuntimeError(f"the daemon did not start:\n{running.log.read_text(encoding='utf-8')}")
+    text = running.log.read_bytes()
+    return b'"event": "started"' in text
+
+
+def seconds_between(first: dict[str, Any], last: dict[str, Any]) -> float:
+    """By the time stamps of two log lines."""
+    begin, end = (datetime.fromisoformat(line["timestamp"]) for line in (first, last))
+    return (end - begin).total_seconds()
+
+
+def until(condition: Callable[[], bool], what: str, *, limit: float = 600.0) -> None:
+    """Returns once the condition holds; raises after `limit` seconds."""
+    give_up = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > give_up:
+            raise RuntimeError(f"not within {limit:g} s: {what}")
+        time.sleep(0.02)

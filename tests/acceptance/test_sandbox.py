@@ -1,0 +1,224 @@
+"""`consumer sandbox` as a process: what it prints, what it exits with, and that nothing of it is left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+CONSUMER = Path(sys.executable).with_name("consumer")
+LIMIT_SECONDS = 90.0
+MARKER = "SANDBOX_TEST_MARKER"
+
+# Each of these would lead the clients astray, or to somebody's cloud.
+MISLEADING = {
+    "AWS_PROFILE": "nobody",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+    "AWS_ACCESS_KEY_ID": "REALKEY",
+    "S3_ENDPOINT_URL": "http://127.0.0.1:9",
+    "SQS_QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/1/real",
+    "STORAGE_EMULATOR_HOST": "127.0.0.1:9",
+    "GOOGLE_APPLICATION_CREDENTIALS": "/nowhere/key.json",
+    "LOCALSTACK_HOST": "127.0.0.1:9",
+    "USE_SSL": "1",
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "http_proxy": "http://127.0.0.1:9",
+    "ALL_PROXY": "http://127.0.0.1:9",
+}
+
+
+class Sandbox:
+    """One run, in a process group of its own, and all processes that came of it."""
+
+    def __init__(self, folder: Path, *arguments: str, **env: str) -> None:
+        self._mark = uuid.uuid4().hex
+        self._said = folder / "said"
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        (folder / ".env").write_text("GCS_BUCKET_NAME=real-bucket\nAWS_REGION=eu-central-1\n")
+        clean = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG")}
+        with self._said.open("wb") as said:
+            self.process = subprocess.Popen(
+                [str(CONSUMER), "sandbox", *arguments],
+                cwd=folder,
+                env={
+                    **clean,
+                    "HOME": str(folder),
+                    "TMPDIR": str(self.temporary),
+                    "PYTHONUTF8": "1",
+                    "API_PORT": "0",
+                    MARKER: self._mark,
+                    **env,
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def said(self) -> str:
+        return self._said.read_text(encoding="utf-8")
+
+    def wait_for(self, text: str) -> None:
+        """Until it has printed the text. Fails when it ends without."""
+
+        def printed() -> bool:
+            ended = self.process.poll() is not None
+            assert text in self.said or not ended, self.said
+            return text in self.said
+
+        eventually(printed)
+
+    def wait(self) -> int:
+        return self.process.wait(LIMIT_SECONDS)
+
+    def interrupt(self) -> None:
+        """What the terminal does on Ctrl-C."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def processes(self) -> dict[int, str]:
+        """The living processes that inherited this run's environment, whatever their group or parent."""
+        found = {}
+        wanted = f"{MARKER}={self._mark}".encode()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                        found[int(entry.name)] = (
+                            (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                        )
+                except OSError:
+                    continue  # it has ended, or is somebody else's
+        return found
+
+    def end(self) -> None:
+        for number in [self.process.pid, *self.processes()]:
+            try:
+                os.kill(number, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait(LIMIT_SECONDS)
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    until = time.monotonic() + LIMIT_SECONDS
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+Start = Callable[..., Sandbox]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    started: list[Sandbox] = []
+
+    def new(*arguments: str, **env: str) -> Sandbox:
+        started.append(Sandbox(tmp_path, *arguments, **env))
+        return started[-1]
+
+    yield new
+    for sandbox in started:
+        sandbox.end()
+
+
+def test_replicates_generated_objects_and_compares_them_whatever_the_environment(start: Start) -> None:
+    sandbox = start("--objects", "25", "--exit", **MISLEADING)
+    assert sandbox.wait() == 0, sandbox.said
+    summary = dict(re.findall(r"^(\w[\w ]*?) {2,}(\S+)", sandbox.said, re.MULTILINE))
+    counts = ("objects", "equal", "missing", "different", "dead letters", "left in queue")
+    assert [summary[name] for name in counts] == ["25", "25", "0", "0", "0", "0"]
+    assert "warning" not in sandbox.said
+    assert sandbox.processes() == {}
+    assert list(sandbox.temporary.iterdir()) == []
+
+
+def test_keeps_running_and_what_it_tells_to_do_works(start: Start) -> None:
+    sandbox = start()
+    sandbox.wait_for("Stop: Ctrl-C")
+    for kind in ("large/two-parts-9MiB.bin (9.0 MiB) verified by parts", "names/Zürich – 東京 🗼.jpg"):
+        assert kind in sandbox.said
+    put = re.search(r"^ +python3 (-c .*)$", sandbox.said, re.MULTILINE)
+    assert put is not None
+    subprocess.run([sys.executable, *shlex.split(put[1])], check=True, timeout=LIMIT_SECONDS)
+    sandbox.wait_for("arrived      from-python.txt")
+
+    urls = [word.strip("'") for word in sandbox.said.split() if word.strip("'").startswith("http")]
+    replay = re.search(r"curl \S+ (http\S+/v1/replicate) .* -d '(.*)'$", sandbox.said, re.MULTILINE)
+    assert replay is not None
+    with httpx.Client(trust_env=False, timeout=LIMIT_SECONDS) as client:
+        for url in urls:
+            if url.endswith(("/docs", "/metrics", "hello.txt", "alt=media")):
+                assert client.get(url).status_code == 200, url
+        answer = client.post(replay[1], content=replay[2], headers={"Content-Type": "application/json"})
+    assert answer.json()["status"] == "already_exists"
+
+    sandbox.interrupt()
+    assert sandbox.wait() == 0
+    assert "Traceback" not in sandbox.said
+    assert sandbox.processes() == {}
+    assert list(sandbox.temporary.iterdir()) == []
+
+
+def test_an_interrupt_in_mid_run_leaves_no_process_behind(start: Start) -> None:
+    sandbox = start("--objects", "3000", "--exit")
+    sandbox.wait_for("300 of 3,000 arrived")
+    assert len(sandbox.processes()) == 3
+    sandbox.interrupt()
+    began = time.monotonic()
+    assert sandbox.wait() == 1
+    assert time.monotonic() - began < 30
+    assert "Traceback" not in sandbox.said
+    assert sandbox.processes() == {}
+
+
+def test_an_interrupt_during_start_up_leaves_no_process_behind(start: Start) -> None:
+    sandbox = start()
+    eventually(lambda: len(sandbox.processes()) == 3)
+    sandbox.interrupt()
+    assert sandbox.wait() == 0
+    assert "Traceback" not in sandbox.said
+    assert sandbox.processes() == {}
+
+
+def test_no_emulator_outlives_a_killed_sandbox(start: Start) -> None:
+    sandbox = start()
+    sandbox.wait_for("Stop: Ctrl-C")
+    assert len(sandbox.processes()) == 3
+    sandbox.process.kill()
+    eventually(lambda: not sandbox.processes())
+
+
+def test_an_emulator_that_ends_ends_the_sandbox(start: Start) -> None:
+    sandbox = start()
+    sandbox.wait_for("Stop: Ctrl-C")
+    [moto] = [number for number, command in sandbox.processes().items() if " moto " in command]
+    os.kill(moto, signal.SIGKILL)
+    assert sandbox.wait() == 3
+    assert "moto has ended" in sandbox.said
+    assert "Traceback" not in sandbox.said
+    assert sandbox.processes() == {}
+
+
+def test_a_taken_api_port_is_replaced_by_a_free_one(start: Start) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        sandbox = start("--objects", "1", "--exit", API_PORT=str(port))
+        assert sandbox.wait() == 0, sandbox.said
+    assert f"port {port} is taken" in sandbox.said
+    assert f"http://127.0.0.1:{port} " not in sandbox.said

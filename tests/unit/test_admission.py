@@ -1,0 +1,274 @@
+"""Slots and memory: in order of arrival, never above the limit, and nothing leaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from consumer.admission import MemoryBudget, Reservation, Slots
+from tests.doubles.virtual_time import VIRTUAL_TIME, Backend, idle
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> Backend:
+    return VIRTUAL_TIME
+
+
+async def full(capacity: int = 1) -> Slots:
+    slots = Slots(capacity)
+    for _ in range(capacity):
+        await slots.acquire()
+    return slots
+
+
+async def started(*works: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
+    """Tasks, each of which waits for something before the next one starts."""
+    tasks = []
+    for work in works:
+        tasks.append(asyncio.create_task(work))
+        await idle()
+    return tasks
+
+
+async def cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+
+
+class TestSlots:
+    async def test_a_receive_reserves_what_is_free_up_to_what_it_wants(self) -> None:
+        slots = Slots(5)
+        assert await slots.reserve(3) == 3
+        assert (slots.active, slots.free) == (0, 2)
+        assert slots.reserve_more(1) == 1
+        assert await slots.reserve(10) == 1
+        assert slots.reserve_more(1) == 0
+        slots.unreserve(5)
+        assert slots.free == 5
+
+    async def test_a_reservation_waits_for_a_free_slot(self) -> None:
+        slots = await full(2)
+        (reserving,) = await started(slots.reserve(10))
+        assert not reserving.done()
+        slots.release()
+        assert await reserving == 1
+        slots.release()
+        assert slots.free == 1
+
+    async def test_reserved_slots_become_working_ones(self) -> None:
+        slots = Slots(2)
+        await slots.reserve(2)
+        await slots.use_reserved()
+        assert (slots.active, slots.free) == (1, 0)
+        slots.unreserve(1)
+        slots.release()
+        assert (slots.active, slots.free) == (0, 2)
+
+    async def test_a_request_borrows_what_an_idle_receive_reserved(self) -> None:
+        slots = Slots(1)
+        await slots.reserve(1)
+        await slots.acquire()
+        (message,) = await started(slots.use_reserved())
+        assert not message.done(), "the message waits for the request"
+        slots.release()
+        await message
+        assert slots.active == 1
+        slots.release()
+        assert slots.free == 1
+
+    async def test_a_slot_is_tried_for_without_waiting(self) -> None:
+        slots = Slots(1)
+        await slots.reserve(1)
+        assert slots.try_acquire()
+        assert not slots.try_acquire()
+        assert slots.active == 1
+
+    async def test_slots_are_given_in_order_of_arrival(self) -> None:
+        slots = await full()
+        order: list[int] = []
+
+        async def take(number: int) -> None:
+            await slots.acquire()
+            order.append(number)
+            slots.release()
+
+        tasks = await started(*(take(number) for number in range(5)))
+        slots.release()
+        await asyncio.wait(tasks)
+        assert order == [0, 1, 2, 3, 4]
+
+    async def test_nobody_overtakes_one_that_was_just_given_its_slot(self) -> None:
+        slots = await full()
+        (waiting,) = await started(slots.acquire())
+        slots.release()
+        assert not slots.try_acquire()
+        (late,) = await started(slots.acquire())
+        assert waiting.done()
+        assert not late.done()
+
+    async def test_a_reservation_given_back_does_not_change_the_order(self) -> None:
+        slots = await full()
+        first, second, third = await started(slots.acquire(), slots.acquire(), slots.acquire())
+        slots.release()
+        slots.unreserve(0)
+        await idle()
+        assert (first.done(), second.done(), third.done()) == (True, False, False)
+        slots.release()
+        await idle()
+        assert (second.done(), third.done()) == (True, False)
+
+    async def test_requests_go_before_receives(self) -> None:
+        slots = await full()
+        receive, request = await started(slots.reserve(1), slots.acquire())
+        slots.release()
+        await idle()
+        assert (receive.done(), request.done()) == (False, True)
+        slots.release()
+        assert await receive == 1
+
+    @pytest.mark.parametrize("way_in", [Slots.acquire, lambda slots: slots.reserve(1)])
+    async def test_one_who_gives_up_waiting_takes_no_slot(
+        self, way_in: Callable[[Slots], Coroutine[Any, Any, Any]]
+    ) -> None:
+        slots = await full()
+        leaving, staying = await started(way_in(slots), way_in(slots))
+        await cancelled(leaving)
+        slots.release()
+        await idle()
+        assert staying.done()
+
+    @pytest.mark.parametrize("way_in", [Slots.acquire, lambda slots: slots.reserve(1)])
+    async def test_one_who_gives_up_just_when_its_turn_came_hands_it_on(
+        self, way_in: Callable[[Slots], Coroutine[Any, Any, Any]]
+    ) -> None:
+        slots = await full()
+        leaving, staying = await started(way_in(slots), way_in(slots))
+        slots.release()
+        await cancelled(leaving)
+        await idle()
+        assert staying.done()
+
+    @pytest.mark.parametrize("way_in", [Slots.acquire, lambda slots: slots.reserve(1)])
+    async def test_one_who_was_cancelled_just_before_the_release_is_passed_over(
+        self, way_in: Callable[[Slots], Coroutine[Any, Any, Any]]
+    ) -> None:
+        slots = await full()
+        leaving, staying = await started(way_in(slots), way_in(slots))
+        leaving.cancel()
+        slots.release()
+        await idle()
+        assert leaving.cancelled()
+        assert staying.done()
+
+    async def test_a_message_that_gives_up_waiting_returns_its_reservation(self) -> None:
+        slots = Slots(1)
+        await slots.reserve(1)
+        await slots.acquire()
+        (message,) = await started(slots.use_reserved())
+        await cancelled(message)
+        slots.release()
+        assert (slots.active, slots.free) == (0, 1)
+
+
+class TestMemoryBudget:
+    async def hold(self, budget: MemoryBudget, wanted: int, until: asyncio.Event) -> None:
+        async with budget.reserve(wanted):
+            await until.wait()
+
+    async def test_what_is_reserved_is_given_back(self) -> None:
+        budget = MemoryBudget(10)
+        async with budget.reserve(4):
+            assert budget.used == 4
+        assert budget.used == 0
+
+    async def test_it_is_given_back_after_an_error_too(self) -> None:
+        budget = MemoryBudget(10)
+        with pytest.raises(ValueError, match="broken"):
+            async with budget.reserve(4):
+                raise ValueError("broken")
+        assert budget.used == 0
+
+    async def test_a_wish_above_the_whole_budget_runs_alone(self) -> None:
+        budget = MemoryBudget(10)
+        done = asyncio.Event()
+        large, small = await started(self.hold(budget, 1000, done), self.hold(budget, 1, done))
+        assert budget.used == 10
+        done.set()
+        await asyncio.wait({large, small})
+        assert budget.used == 0
+
+    async def test_a_small_wish_does_not_overtake_a_large_one(self) -> None:
+        budget = MemoryBudget(10)
+        first, others = asyncio.Event(), asyncio.Event()
+        tasks = await started(
+            self.hold(budget, 6, first), self.hold(budget, 8, others), self.hold(budget, 1, others)
+        )
+        assert budget.used == 6
+        first.set()
+        await idle()
+        assert budget.used == 9
+        others.set()
+        await asyncio.wait(tasks)
+        assert budget.used == 0
+
+    async def test_when_the_first_in_line_gives_up_the_next_one_goes_on(self) -> None:
+        budget = MemoryBudget(10)
+        done = asyncio.Event()
+        tasks = await started(
+            self.hold(budget, 6, done), self.hold(budget, 8, done), self.hold(budget, 1, done)
+        )
+        await cancelled(tasks[1])
+        await idle()
+        assert budget.used == 7
+        done.set()
+        await asyncio.wait(tasks)
+        assert budget.used == 0
+
+    async def test_one_who_gives_up_just_when_its_turn_came_hands_it_on(self) -> None:
+        budget = MemoryBudget(10)
+        first, others = asyncio.Event(), asyncio.Event()
+        tasks = await started(
+            self.hold(budget, 10, first), self.hold(budget, 10, others), self.hold(budget, 3, others)
+        )
+        first.set()
+        await asyncio.wait({tasks[0]})
+        await cancelled(tasks[1])
+        await idle()
+        assert budget.used == 3
+        others.set()
+        await asyncio.wait(tasks)
+        assert budget.used == 0
+
+    async def test_a_reservation_grows_only_without_waiting(self) -> None:
+        budget = MemoryBudget(10)
+        async with budget.reserve(4) as reservation, budget.reserve(3):
+            assert reservation.covers(7)
+            assert budget.used == 10
+            assert not reservation.covers(8)
+            assert reservation.covers(2)
+            assert budget.used == 10
+        assert budget.used == 0
+
+    async def test_growing_never_overtakes_who_waits(self) -> None:
+        budget = MemoryBudget(10)
+        done = asyncio.Event()
+        async with budget.reserve(4) as reservation:
+            tasks = await started(self.hold(budget, 8, done))
+            assert not reservation.covers(5)
+        done.set()
+        await asyncio.wait(tasks)
+        assert budget.used == 0
+
+    async def test_alone_a_reservation_covers_whatever_the_budget_can(self) -> None:
+        budget = MemoryBudget(10)
+        async with budget.reserve(1) as reservation:
+            assert isinstance(reservation, Reservation)
+            assert reservation.covers(1_000)
+            assert budget.used == 10
+        assert budget.used == 0

@@ -1,0 +1,238 @@
+"""Credentials with their failures and refresh, and where botocore's rules say that a bucket is."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import boto3
+import pytest
+from botocore import exceptions as vendor
+from botocore.credentials import Credentials, RefreshableCredentials
+from botocore.exceptions import ClientError
+
+from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
+from consumer.adapters.sigv4 import AwsKeys
+from consumer.errors import Kind, Reason, ReplicatorError
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE", "ROLE_ARN"):
+        monkeypatch.delenv(f"AWS_{name}", raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+class Session:
+    """A boto3 session whose credentials are scripted."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.asked = 0
+
+    def get_credentials(self) -> Any:
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def credentials_of(answer: Any) -> tuple[AwsCredentials, Session]:
+    session = Session(answer)
+    return AwsCredentials(session), session  # type: ignore[arg-type]  # only get_credentials is called
+
+
+class Frozen:
+    """Credentials that fail when they are looked at, as a refresh does."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.threads: set[threading.Thread] = set()
+
+    def get_frozen_credentials(self) -> Any:
+        self.threads.add(threading.current_thread())
+        raise self.error
+
+
+# --- credentials ---
+
+
+async def test_given_credentials_are_used_as_they_are() -> None:
+    session = new_aws_session("eu-west-1", "access", "secret", "token")
+
+    assert await AwsCredentials(session).keys() == AwsKeys("access", "secret", "token")
+    assert session.region_name == "eu-west-1"
+
+
+async def test_without_given_ones_the_standard_chain_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "from-the-chain")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
+    assert (await AwsCredentials(new_aws_session("eu-west-1")).keys()).access_key == "from-the-chain"
+
+
+async def test_no_credentials_at_all_are_said_so() -> None:
+    with pytest.raises(ReplicatorError) as caught:
+        await AwsCredentials(new_aws_session("eu-west-1")).keys()
+
+    assert (caught.value.reason, caught.value.kind) == (Reason.CREDENTIALS, Kind.UNAVAILABLE)
+    assert "AWS_ACCESS_KEY_ID" in caught.value.hint
+
+
+DENIED = ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "AssumeRoleWithWebIdentity")
+FAILURES = [
+    vendor.CredentialRetrievalError(provider="sso", error_msg="expired"),
+    vendor.EndpointConnectionError(endpoint_url="https://sts.amazonaws.com"),
+    vendor.PartialCredentialsError(provider="env", cred_var="x"),
+    DENIED,
+    RuntimeError("Credentials were refreshed, but the refreshed credentials are still expired."),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+@pytest.mark.parametrize("late", [False, True])
+async def test_credentials_that_cannot_be_had_are_a_shared_cause(failure: Exception, late: bool) -> None:
+    credentials, _ = credentials_of(Frozen(failure) if late else failure)
+
+    with pytest.raises(ReplicatorError) as caught:
+        await credentials.keys()
+
+    assert (caught.value.reason, caught.value.kind) == (Reason.CREDENTIALS, Kind.UNAVAILABLE)
+    assert caught.value.__cause__ is failure
+
+
+async def test_the_chain_is_looked_at_off_the_loop_and_again_after_a_failure() -> None:
+    frozen = Frozen(DENIED)
+    credentials, session = credentials_of(frozen)
+    for _ in range(2):
+        with pytest.raises(ReplicatorError):
+            await credentials.keys()
+
+    assert len(frozen.threads) >= 1
+    assert threading.main_thread() not in frozen.threads
+    session.answer = credentials._source = Credentials("now", "they", None)
+    assert (await credentials.keys()).access_key == "now"
+
+
+async def test_refreshable_credentials_are_refreshed_before_they_expire() -> None:
+    refreshed = Counter[str]()
+
+    def fetch() -> dict[str, str]:
+        refreshed["times"] += 1
+        later = datetime.now(UTC) + timedelta(hours=1)
+        return {
+            "access_key": f"key-{refreshed['times']}",
+            "secret_key": "s",
+            "token": "t",
+            "expiry_time": later.isoformat(),
+        }
+
+    soon = datetime.now(UTC) + timedelta(minutes=5)  # within botocore's mandatory ten minutes
+    made = RefreshableCredentials("old", "s", "t", soon, fetch, "test")
+    credentials, _ = credentials_of(made)
+
+    assert await credentials.keys() == AwsKeys("key-1", "s", "t")
+    credentials.forget()
+    assert await credentials.keys() == AwsKeys("key-1", "s", "t")
+    assert refreshed["times"] == 1
+
+
+async def test_many_callers_look_once_and_forgetting_makes_it_look_again() -> None:
+    looks: list[float] = []
+
+    class Counted:
+        def get_frozen_credentials(self) -> Any:
+            looks.append(0.0)
+            return Credentials(f"key-{len(looks)}", "secret").get_frozen_credentials()
+
+    credentials, _ = credentials_of(Counted())
+    found = await asyncio.gather(*(credentials.keys() for _ in range(20)))
+    assert {keys.access_key for keys in found} == {"key-1"}
+
+    # Also on a machine that was started a moment ago, whose clock is near 0.
+    with patch("consumer.adapters.aws.time.monotonic", return_value=3.0):
+        credentials.forget()
+        assert (await credentials.keys()).access_key == "key-2"
+        assert (await credentials.keys()).access_key == "key-2"
+
+
+# --- endpoints ---
+
+
+@pytest.mark.parametrize(
+    ("bucket", "region", "variables", "url"),
+    [
+        ("bucket", "eu-central-1", "", "https://bucket.s3.eu-central-1.amazonaws.com/"),
+        ("bucket", "cn-north-1", "", "https://bucket.s3.cn-north-1.amazonaws.com.cn/"),
+        ("with.dots", "eu-central-1", "", "https://s3.eu-central-1.amazonaws.com/with.dots/"),
+        ("UPPER_case", "us-west-2", "", "https://s3.us-west-2.amazonaws.com/UPPER_case/"),
+        ("bucket", "us-west-2", "FIPS", "https://bucket.s3-fips.us-west-2.amazonaws.com/"),
+        ("with.dots", "us-west-2", "FIPS", "https://s3-fips.us-west-2.amazonaws.com/with.dots/"),
+        ("bucket", "eu-west-1", "DUALSTACK", "https://bucket.s3.dualstack.eu-west-1.amazonaws.com/"),
+        ("with.dots", "eu-west-1", "DUALSTACK", "https://s3.dualstack.eu-west-1.amazonaws.com/with.dots/"),
+        (
+            "bucket",
+            "us-west-2",
+            "FIPS DUALSTACK",
+            "https://bucket.s3-fips.dualstack.us-west-2.amazonaws.com/",
+        ),
+    ],
+)
+async def test_a_bucket_of_aws_is_where_its_own_region_is(
+    bucket: str, region: str, variables: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in variables.split():
+        monkeypatch.setenv(f"AWS_USE_{name}_ENDPOINT", "true")
+
+    endpoint = await Endpoints(new_aws_session("us-east-1"), None).resolve(bucket, region)
+
+    assert endpoint.origin + endpoint.path == url
+    assert endpoint.origin == f"https://{endpoint.host}"
+
+
+@pytest.mark.parametrize("bucket", ["bucket", "with.dots", "key"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9000", "https://minio.example.com"])
+async def test_a_custom_endpoint_is_addressed_by_path(url: str, bucket: str) -> None:
+    endpoint = await Endpoints(new_aws_session("us-east-1"), url).resolve(bucket, "us-east-1")
+
+    assert (endpoint.origin, endpoint.path) == (url, f"/{bucket}/")
+    assert endpoint.host == url.partition("//")[2]
+
+
+async def test_a_bucket_that_cannot_be_addressed_is_refused() -> None:
+    with pytest.raises(ReplicatorError) as caught:
+        await Endpoints(new_aws_session("us-east-1"), None).resolve("a/b?c", "us-east-1")
+
+    assert (caught.value.reason, caught.value.kind) == (Reason.REFUSED, Kind.PERMANENT)
+
+
+async def test_resolving_sends_nothing_and_needs_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*_: Any) -> Any:
+        raise AssertionError("something was sent")
+
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+
+    await Endpoints(new_aws_session("us-east-1"), None).resolve("bucket", "eu-west-1")
+
+
+async def test_many_buckets_at_once_build_one_client_and_each_is_looked_up_once() -> None:
+    session = new_aws_session("us-east-1")
+    endpoints = Endpoints(session, None)
+    with patch.object(boto3.Session, "client", autospec=True, side_effect=boto3.Session.client) as build:
+        await asyncio.gather(*(endpoints.resolve(f"bucket-{n % 4}", "eu-west-1") for n in range(16)))
+
+    assert build.call_count == 1
+    found = endpoints.find("bucket-1", "eu-west-1")
+    assert found is not None
+    assert found.host == "bucket-1.s3.eu-west-1.amazonaws.com"
+    assert endpoints.find("bucket-1", "us-west-2") is None
