@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import report, scenarios
-from tests.emulators.provision import ProvisionError, provisioned_folder
+from tests.emulators.provision import provisioned_folder
 
 NEEDED = ("minio", "elasticmq", "fake-gcs-server")
 
@@ -28,7 +28,7 @@ def main() -> int:
     try:
         for name in NEEDED:
             provisioned_folder(name)
-    except (ProvisionError, RuntimeError) as problem:
+    except RuntimeError as problem:
         print(
             f"{problem}\nThe bench needs {', '.join(NEEDED)}: run python -m tests.emulators.provision",
             file=sys.stderr,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -128,11 +129,9 @@ def check_replica_hash(url: str, key: str, size: int, sha256: str) -> str:
 
 
 class RandomFile:
-    """A file of random bytes that is never on disk: `read` makes it up and hashes it; not seekable."""
+    """Random bytes to be uploaded, never on disk: `read` makes them up and hashes them."""
 
     def __init__(self, size: int) -> None:
-        import random
-
         self._left = size
         self._random = random.Random(size)
         self.sha256 = hashlib.sha256()

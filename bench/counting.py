@@ -6,6 +6,7 @@ Every server is counted in the same way, from outside. Host headers pass unchang
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -66,10 +67,12 @@ class CountingProxy:
             response = web.StreamResponse(status=answer.status, reason=answer.reason)
             for name, value in kept:
                 response.headers.add(name, value)
-            await response.prepare(request)
-            async for piece in answer.content.iter_any():
-                await response.write(piece)
-            await response.write_eof()
+            # The daemon may leave a long poll when it ends.
+            with contextlib.suppress(ConnectionResetError):
+                await response.prepare(request)
+                async for piece in answer.content.iter_any():
+                    await response.write(piece)
+                await response.write_eof()
             return response
 
 

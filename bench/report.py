@@ -21,12 +21,13 @@ from consumer import __version__
 MIB = 1024 * 1024
 
 HOW = """\
-How: each run is a new daemon with default settings on servers of this machine, which share its processors; figures
-are the median (least – most) of the runs. CPU is the daemon's process alone (user + system, all threads, /proc/PID/stat
-in ticks of 10 ms) from the end of its start-up until the queue is empty. Wall time goes from the log line "started" to
-the last "object copied"; the messages were in the queue before. Peak RSS is VmHWM. What arrived was compared byte for
-byte (large: size and SHA-256), after the daemon ended. Requests were counted in one more run, not timed, by proxies in
-front of the servers; they include start-up checks, idle polls and gauges."""
+How: each run is a new daemon with default settings (but a drain of 1 s) on servers of this machine, which share its
+processors; figures are the median (least – most) of the runs. CPU is the daemon's process alone (user + system, all
+threads, /proc/PID/stat in ticks of 10 ms) from the end of its start-up until the queue is empty; the whole life is
+wait4's, with start-up and drain. Wall time goes from the log line "started" to the last "object copied"; the messages
+were in the queue before. Peak RSS is VmHWM. What arrived was compared byte for byte (large: size and SHA-256) after the
+daemon ended. Requests were counted in one more run, not timed, by proxies in front of the servers; they include
+start-up checks, idle polls and gauges."""
 
 
 def print_result(console: Console, result: Result) -> None:
@@ -96,6 +97,7 @@ def _figures(result: Result) -> list[tuple[str, str, list[float]]]:
         ("CPU of the whole life", "s", each(lambda run: run.cpu_whole_life)),
         ("RSS when started", "MiB", each(lambda run: run.rss_at_start)),
         ("peak RSS", "MiB", each(lambda run: run.peak_rss)),
+        ("load average", "", each(lambda run: run.load_average)),
     ]
 
 

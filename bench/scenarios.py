@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench.clouds import (
-    SOURCE,
     DESTINATION,
+    SOURCE,
     Queue,
     RandomFile,
     Source,
@@ -40,6 +40,8 @@ class Run:
     cpu_whole_life: float
     rss_at_start: float
     peak_rss: float
+    load_average: float
+    """Of the machine over the last minute, at the end: well above the run's own work when others use it."""
 
     @property
     def cpu(self) -> float:
@@ -76,7 +78,7 @@ def small_objects(count: int, size: int, runs: int, say: Callable[[str], None]) 
             create_destination(gcs_url)
             queue = Queue(elasticmq)
             queue.send_created(bodies)
-            with daemon(_env(source, queue, gcs_url) | ends) as running:
+            with daemon({**_env(source, queue, gcs_url), **ends}) as running:
                 run = _until_done(running, queue, count)
             check_replicas(gcs_url, bodies)
             return run
@@ -115,7 +117,7 @@ def large_object(size: int, runs: int, say: Callable[[str], None]) -> Result:
         def one(gcs_url: str, ends: Mapping[str, str]) -> Run:
             queue = Queue(elasticmq)
             queue.send_created(["large"])
-            with daemon(_env(source, queue, gcs_url) | ends) as running:
+            with daemon({**_env(source, queue, gcs_url), **ends}) as running:
                 run = _until_done(running, queue, 1)
             result.verification = check_replica_hash(gcs_url, "large", size, sha256)
             return run
@@ -149,6 +151,7 @@ def _until_done(running: Daemon, queue: Queue, count: int) -> Run:
         cpu_whole_life=life.cpu,
         rss_at_start=running.at_start.rss,
         peak_rss=done.peak_rss,
+        load_average=os.getloadavg()[0],
     )
 
 
@@ -162,6 +165,8 @@ def _env(source: Source, queue: Queue, gcs_url: str) -> dict[str, str]:
         "STORAGE_EMULATOR_HOST": gcs_url,
         "API_PORT": "0",
         "LOG_FORMAT": "json",
+        # An idle long poll would otherwise be waited for, for up to 20 s, once all is measured.
+        "DRAIN_TIMEOUT_SECONDS": "1",
     }
 
 

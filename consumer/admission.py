@@ -118,7 +118,8 @@ async def spread(
 ) -> list[Found]:
     """What `work` finds for each item, in their order. One slot is the caller's; more are used while they are free.
 
-    A further slot is given back after each item, so that whoever waits for one gets it first.
+    A further slot is given back after each item, so that whoever waits for one gets it first; a receive that was
+    woken by that needs the turn of the loop that `sleep(0)` gives it.
     """
     found: dict[int, Found] = {}
     pending = deque(range(len(items)))
@@ -134,7 +135,7 @@ async def spread(
                 found[index] = await work(items[index])
             finally:
                 slots.release()
-            await asyncio.sleep(0)  # a receive that was woken by the release comes first
+            await asyncio.sleep(0)
             if not (pending and slots.try_acquire()):
                 return
             index = pending.popleft()
@@ -144,6 +145,8 @@ async def spread(
             index = pending.popleft()
             recruit()
             found[index] = await work(items[index])
+            if pending:
+                await asyncio.sleep(0)
     return [found[index] for index in range(len(items))]
 
 

@@ -137,7 +137,7 @@ class Daemon:
             try:
                 await work()
             except Exception as error:  # noqa: BLE001 - reported, and mended by starting again
-                self._observer.emit(UnexpectedError(work.__name__, error))
+                self._observer.emit(UnexpectedError(work.__qualname__, error))
                 await asyncio.sleep(_RESTART_SECONDS)
 
     async def _handle(self, delivery: Delivery) -> None:

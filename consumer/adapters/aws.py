@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import boto3
 import botocore.exceptions
 from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 
 from consumer.adapters.sigv4 import AwsKeys, quote_key
 from consumer.errors import Reason, ReplicatorError
@@ -137,9 +138,9 @@ class Endpoints:
             return client
 
 
-def _answer_with_the_url(params: Mapping[str, Any], **_: Any) -> tuple[AWSResponse, dict[str, str]]:
+def _answer_with_the_url(params: Mapping[str, Any], **_: Any) -> Any:
     """Answers instead of S3, as botocore's own stubber does: its endpoint rules ran, and nothing is sent.
 
     Presigning would be the other public way to those rules, but it takes the global endpoint for every region.
     """
-    return AWSResponse(params["url"], 200, {}, None), {"Url": params["url"]}
+    return AWSResponse(params["url"], 200, HTTPHeaders(), None), {"Url": params["url"]}

@@ -65,7 +65,7 @@ def translate_gcs_error(
 def _reason(status: int, told: str, lowered: str) -> Reason:
     if status == 403 and told in _RATE:
         return Reason.THROTTLED
-    if status == 403 and (told in _HELD or "retention" in lowered or "hold" in lowered):
+    if status == 403 and (told in _HELD or (_PROTECTED.search(lowered) and "does not have" not in lowered)):
         return Reason.RETENTION
     if status == 400 and any(word in lowered for word in ("crc32c", "md5", "hash", "checksum")):
         return Reason.CHECKSUM_MISMATCH

@@ -186,9 +186,8 @@ class S3Source:
             query = f"partNumber={number}"
             async with await self._request("HEAD", source.ref, source.region, headers, query) as response:
                 if response.status == 412:
-                    raise SourceChanged(
-                        Reason.SOURCE_CHANGED, f"{source.ref.uri} changed", operation="s3:HeadObject"
-                    )
+                    await self._check_unchanged(source)
+                    return None  # a store that compares the part's own ETag (moto)
                 if response.status >= 500:
                     raise await self._refusal(source.ref, response)
                 if response.status not in (200, 206):
@@ -200,6 +199,14 @@ class S3Source:
                 )
 
         return await with_retries("s3:HeadObject", call, self._observer)
+
+    async def _check_unchanged(self, source: SourceObject) -> None:
+        headers = {"If-Match": f'"{source.etag}"'}
+        async with await self._request("HEAD", source.ref, source.region, headers) as response:
+            if response.status == 412:
+                raise SourceChanged(
+                    Reason.SOURCE_CHANGED, f"{source.ref.uri} changed", operation="s3:HeadObject"
+                )
 
     async def probe(self, bucket: str | None) -> None:
         """Reads an object that does not exist: "no such key" is the answer of a bucket that we may read.

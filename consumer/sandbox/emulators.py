@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +46,13 @@ def gcs_name() -> str:
 
 
 @contextmanager
-def started(names: tuple[str, ...], folder: Path) -> Iterator[list[Emulator]]:
+def started(
+    names: tuple[str, ...], folder: Path, meanwhile: Callable[[], object] = lambda: None
+) -> Iterator[list[Emulator]]:
     """All of them, answering, with their logs in `folder`; ended when this is left. Raises EmulatorError.
 
-    To be entered by the main thread: to Linux, the thread that starts a process is its parent.
+    `meanwhile` is called while they start. To be entered by the main thread: to Linux, the thread that starts a
+    process is its parent.
     """
     with ExitStack() as cleanup:
         starting = []
@@ -60,6 +63,7 @@ def started(names: tuple[str, ...], folder: Path) -> Iterator[list[Emulator]]:
             cleanup.callback(_end, process)
             starting.append((name, log, process))
         until = time.monotonic() + START_SECONDS
+        meanwhile()
         yield [
             Emulator(name, _url(name, log, process, until), process, log) for name, log, process in starting
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import io
 import json
 import shutil
@@ -30,10 +31,9 @@ def present(*, objects: int | None, leave: bool, api_port: int, proxied: bool) -
     view = new_view()
     folder = Path(tempfile.mkdtemp(prefix="consumer-sandbox-"))
     chosen = samples() if objects is None else generated(objects)
-    code = EXIT_FAILED
     try:
         code = _on_emulators(view, folder, chosen, leave, api_port, proxied)
-        last = "Stopped; nothing is left behind." if not leave else ""
+        last = ""
     except EmulatorError as error:
         code, last = EXIT_UNREACHABLE, str(error)
     except EndpointError as error:
@@ -42,11 +42,12 @@ def present(*, objects: int | None, leave: bool, api_port: int, proxied: bool) -
         (folder / "sandbox.log").write_text(traceback.format_exc(), encoding="utf-8")
         code, last = EXIT_FAILED, f"The sandbox failed: {type(error).__name__}: {error}"
     except KeyboardInterrupt:
-        code, last = (EXIT_FAILED if leave else EXIT_OK), "Stopped; nothing is left behind."
-    finally:
-        if code == EXIT_OK:
-            shutil.rmtree(folder, ignore_errors=True)
-    if code != EXIT_OK:
+        shutil.rmtree(folder, ignore_errors=True)
+        view.closed(f"Stopped{' before everything was compared' if leave else ''}; nothing is left behind.")
+        return EXIT_FAILED if leave else EXIT_OK
+    if code == EXIT_OK:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
         last = f"{last}\nThe logs are in {folder}".strip()
     view.closed(last)
     return code
@@ -58,10 +59,9 @@ def _on_emulators(
     names = ("moto", gcs_name())
     with ExitStack() as cleanup:
         view.starting(f"{names[0]} (S3, SQS), {names[1]} (GCS) and the daemon")
-        emulators = cleanup.enter_context(started(names, folder))
+        emulators = cleanup.enter_context(started(names, folder, meanwhile=_import_the_rest))
         # Done first at the end: a second Ctrl-C must not interrupt it.
         cleanup.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
-        # Imported while the emulators start, which takes them as long.
         from consumer.sandbox.clouds import Clouds
         from consumer.sandbox.story import Plan, Story
 
@@ -72,7 +72,16 @@ def _on_emulators(
         configure_logging("INFO", "json", stream=_LogTap(file, view.alert))
         story = Story(clouds, emulators, view, Plan(chosen, leave, api_port, proxied, log))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(story.tell())
+            code = runner.run(story.tell())
+        if story.interrupted:
+            raise KeyboardInterrupt  # one end for every Ctrl-C, also when the daemon took it
+        return code
+
+
+def _import_the_rest() -> None:
+    # boto3, the daemon and its sidecar: a second or two, and as long as the emulators take.
+    importlib.import_module("consumer.sandbox.story")
+    importlib.import_module("consumer.api_server")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

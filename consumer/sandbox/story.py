@@ -55,7 +55,7 @@ class SandboxApp(App):
 
 
 class Story:
-    """One performance; `tell` once."""
+    """One performance; `tell` once. `interrupted` says that it was told to stop, and has stopped in good order."""
 
     def __init__(self, clouds: Clouds, emulators: list[Emulator], view: View, plan: Plan) -> None:
         self._clouds = clouds
@@ -63,6 +63,7 @@ class Story:
         self._view = view
         self._plan = plan
         self._asked_to_stop = False
+        self.interrupted = False
 
     async def tell(self) -> int:
         """The exit code. Raises EndpointError, or EmulatorError when an emulator ended before it should."""
@@ -77,7 +78,8 @@ class Story:
             await asyncio.wait({running, acting, watching}, return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 code = running.result()
-                return EXIT_FAILED if self._plan.leave else code
+                self.interrupted = code == EXIT_OK
+                return code
             return watching.result() if watching.done() else acting.result()
         finally:
             self._asked_to_stop = True

@@ -9,6 +9,7 @@ from typing import Final
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.status import Status
@@ -26,6 +27,8 @@ _FEWEST_ROWS: Final = 5
 _MOST_ROWS: Final = 14
 _BESIDE_ROWS: Final = 7
 """Lines of the live part that are no rows: title, heads, counters, and room for the prompt."""
+
+_WIDE: Final = 84
 
 _MARKS: Final = {
     State.WAITING: ("·", "dim"),
@@ -50,8 +53,7 @@ class TerminalView:
         self._frame: asyncio.TimerHandle | None = None
 
     def starting(self, what: str) -> None:
-        self._status = self._console.status(Text(f"Starting {what}", style="dim"), spinner="dots")
-        self._status.start()
+        self.doing(f"starting {what}")
 
     def opened(self, place: Place) -> None:
         self._settle()
@@ -100,7 +102,8 @@ class TerminalView:
 
     def doing(self, what: str) -> None:
         self._settle()
-        self.starting(what)
+        self._status = self._console.status(Text(what, style="dim"), spinner="dots")
+        self._status.start()
 
     def commands(self, place: Place) -> None:
         self._settle()
@@ -158,21 +161,26 @@ class TerminalView:
         parts: list[RenderableType] = [Text(self._title, style="bold")]
         rows = self._rows(self._arrivals)
         if rows:
-            parts.append(_table(rows))
-        if self._arrivals.missing and self._arrivals.expected > len(rows):
-            done = self._arrivals.expected - self._arrivals.missing
-            parts.append(ProgressBar(self._arrivals.expected, done, width=60))
+            parts.append(_table(rows, wide=self._console.width >= _WIDE))
+        if self._arrivals.missing and self._arrivals.expected > _MOST_ROWS:
+            parts.append(_bar(self._arrivals))
         parts.append(self._counters(self._arrivals))
         return Group(*parts)
 
     def _rows(self, arrivals: Arrivals) -> list[Arrival]:
         room = min(_MOST_ROWS, max(_FEWEST_ROWS, self._console.height - _BESIDE_ROWS))
-        latest = islice(reversed(arrivals.objects.values()), room)
-        return [one for one in latest if one.number > self._since][::-1]
+        news = (one for one in reversed(arrivals.objects.values()) if one.number > self._since)
+        if arrivals.expected > _MOST_ROWS:
+            # Many are on their way at a time: they would hide what has arrived.
+            news = (one for one in news if one.state is not State.WAITING)
+        return list(islice(news, room))[::-1]
 
     def _counters(self, arrivals: Arrivals) -> Text:
-        total = f" of {arrivals.expected:,}" if arrivals.missing else ""
-        counted = [f"{arrivals.arrived:,}{total} arrived", words.size(arrivals.bytes)]
+        done = f"{arrivals.expected - arrivals.missing:,} of {arrivals.expected:,}"
+        counted = [
+            f"{done if arrivals.missing else f'{arrivals.arrived:,}'} arrived",
+            words.size(arrivals.bytes),
+        ]
         line = Text("  " + " · ".join(counted), style="dim")
         if arrivals.failed:
             line.append(f" · {arrivals.failed:,} failed", style="not dim bold red")
@@ -181,12 +189,20 @@ class TerminalView:
         return line
 
 
-def _table(rows: list[Arrival]) -> Table:
+def _bar(arrivals: Arrivals) -> Padding:
+    # Padded, for a bar alone ends without a line break.
+    return Padding(
+        ProgressBar(arrivals.expected, arrivals.expected - arrivals.missing, width=60), (0, 0, 0, 2)
+    )
+
+
+def _table(rows: list[Arrival], *, wide: bool) -> Table:
+    """`wide` keeps the columns where they are while rows come and go; else they have the room they need."""
     table = Table(box=box.SIMPLE_HEAD, border_style="dim", header_style="dim", padding=(0, 1), pad_edge=False)
-    table.add_column("", width=1)
-    table.add_column("object", min_width=30, max_width=60, no_wrap=True, overflow="ellipsis")
-    table.add_column("size", justify="right", min_width=10, no_wrap=True)
-    table.add_column("verified by", min_width=11, no_wrap=True)
+    table.add_column("", min_width=1, no_wrap=True)
+    table.add_column("object", min_width=30 if wide else 8, max_width=60, no_wrap=True, overflow="ellipsis")
+    table.add_column("size", justify="right", min_width=10 if wide else 1, no_wrap=True)
+    table.add_column("verified by", min_width=11 if wide else 1, no_wrap=True)
     table.add_column("event to visible", justify="right", no_wrap=True)
     for one in rows:
         mark, style = _MARKS[one.state]

@@ -16,8 +16,9 @@ import pytest
 import stamina
 
 from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
-from consumer.adapters.gcs import GcsDestination, Token
+from consumer.adapters.gcs import GcsDestination
 from consumer.adapters.gcs_auth import NoToken
+from consumer.adapters.gcs_client import Token
 from consumer.adapters.http import new_session
 from consumer.adapters.s3 import S3Source
 from consumer.admission import MemoryBudget

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from consumer.admission import MemoryBudget, Reservation, Slots
+from consumer.admission import MemoryBudget, Reservation, Slots, spread
 from tests.doubles.virtual_time import VIRTUAL_TIME, Backend, idle
 
 pytestmark = pytest.mark.anyio
@@ -174,6 +174,78 @@ class TestSlots:
         await cancelled(message)
         slots.release()
         assert (slots.active, slots.free) == (0, 1)
+
+
+class TestSpread:
+    """One slot is the caller's; items are numbers, and what is found is the number doubled."""
+
+    async def test_what_is_found_is_in_the_order_of_the_items(self) -> None:
+        slots = await full(3)
+        slots.release()
+        slots.release()
+
+        async def work(item: int) -> int:
+            await asyncio.sleep(10 - item)
+            return 2 * item
+
+        assert await spread(slots, range(10), work) == [2 * item for item in range(10)]
+        assert slots.active == 1
+
+    async def test_slots_that_free_meanwhile_are_used_though_the_first_item_takes_for_ever(self) -> None:
+        slots = await full(4)
+        slots.release()  # one further slot now, two more later
+        first, step = asyncio.Event(), asyncio.Semaphore(0)
+        begun: list[int] = []
+
+        async def work(item: int) -> None:
+            begun.append(item)
+            await (first.wait() if item == 0 else step.acquire())
+
+        (spreading,) = await started(spread(slots, range(20), work))
+        assert begun == [0, 1]
+        slots.release()
+        slots.release()
+        step.release()
+        await idle()
+        assert begun == [0, 1, 2, 3, 4]
+        for _ in range(20):
+            step.release()
+        first.set()
+        await spreading
+        assert slots.active == 1
+
+    async def test_a_receive_is_not_starved_by_a_long_list(self) -> None:
+        slots = await full(2)
+        slots.release()
+        finished = 0
+
+        async def work(item: int) -> None:
+            nonlocal finished
+            await asyncio.sleep(1)
+            finished += 1
+
+        (spreading, receiving) = await started(spread(slots, range(100), work), slots.reserve(10))
+        assert await receiving == 1
+        assert finished <= 2
+        await slots.use_reserved()
+        assert finished <= 4
+        slots.release()
+        await spreading
+        assert slots.active == 1
+
+    async def test_an_error_stops_the_others_and_returns_their_slots(self) -> None:
+        slots = await full(3)
+        slots.release()
+        slots.release()
+
+        async def work(item: int) -> None:
+            await asyncio.sleep(item)
+            if item == 1:
+                raise ValueError("broken")
+
+        with pytest.raises(ExceptionGroup):
+            await spread(slots, range(10), work)
+        assert slots.active == 1
 
 
 class TestMemoryBudget:

@@ -169,6 +169,12 @@ async def test_many_callers_look_once_and_forgetting_makes_it_look_again() -> No
 # --- endpoints ---
 
 
+@pytest.fixture(scope="module")
+def session() -> boto3.Session:
+    """One for all: it is the reading of the service's model that takes a second."""
+    return new_aws_session("us-east-1")
+
+
 @pytest.mark.parametrize(
     ("bucket", "region", "variables", "url"),
     [
@@ -189,12 +195,17 @@ async def test_many_callers_look_once_and_forgetting_makes_it_look_again() -> No
     ],
 )
 async def test_a_bucket_of_aws_is_where_its_own_region_is(
-    bucket: str, region: str, variables: str, url: str, monkeypatch: pytest.MonkeyPatch
+    bucket: str,
+    region: str,
+    variables: str,
+    url: str,
+    session: boto3.Session,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in variables.split():
         monkeypatch.setenv(f"AWS_USE_{name}_ENDPOINT", "true")
 
-    endpoint = await Endpoints(new_aws_session("us-east-1"), None).resolve(bucket, region)
+    endpoint = await Endpoints(session, None).resolve(bucket, region)
 
     assert endpoint.origin + endpoint.path == url
     assert endpoint.origin == f"https://{endpoint.host}"
@@ -202,31 +213,34 @@ async def test_a_bucket_of_aws_is_where_its_own_region_is(
 
 @pytest.mark.parametrize("bucket", ["bucket", "with.dots", "key"])
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9000", "https://minio.example.com"])
-async def test_a_custom_endpoint_is_addressed_by_path(url: str, bucket: str) -> None:
-    endpoint = await Endpoints(new_aws_session("us-east-1"), url).resolve(bucket, "us-east-1")
+async def test_a_custom_endpoint_is_addressed_by_path(session: boto3.Session, url: str, bucket: str) -> None:
+    endpoint = await Endpoints(session, url).resolve(bucket, "us-east-1")
 
     assert (endpoint.origin, endpoint.path) == (url, f"/{bucket}/")
     assert endpoint.host == url.partition("//")[2]
 
 
-async def test_a_bucket_that_cannot_be_addressed_is_refused() -> None:
+async def test_a_bucket_that_cannot_be_addressed_is_refused(session: boto3.Session) -> None:
     with pytest.raises(ReplicatorError) as caught:
-        await Endpoints(new_aws_session("us-east-1"), None).resolve("a/b?c", "us-east-1")
+        await Endpoints(session, None).resolve("a/b?c", "us-east-1")
 
     assert (caught.value.reason, caught.value.kind) == (Reason.REFUSED, Kind.PERMANENT)
 
 
-async def test_resolving_sends_nothing_and_needs_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_resolving_sends_nothing_and_needs_no_credentials(
+    session: boto3.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_network(*_: Any) -> Any:
         raise AssertionError("something was sent")
 
     monkeypatch.setattr(socket.socket, "connect", no_network)
 
-    await Endpoints(new_aws_session("us-east-1"), None).resolve("bucket", "eu-west-1")
+    await Endpoints(session, None).resolve("bucket", "eu-west-1")
 
 
-async def test_many_buckets_at_once_build_one_client_and_each_is_looked_up_once() -> None:
-    session = new_aws_session("us-east-1")
+async def test_many_buckets_at_once_build_one_client_and_each_is_looked_up_once(
+    session: boto3.Session,
+) -> None:
     endpoints = Endpoints(session, None)
     with patch.object(boto3.Session, "client", autospec=True, side_effect=boto3.Session.client) as build:
         await asyncio.gather(*(endpoints.resolve(f"bucket-{n % 4}", "eu-west-1") for n in range(16)))

@@ -154,8 +154,8 @@ async def test_bodies_above_a_batch_are_proved_and_disproved_the_same(offer: Off
 async def test_large_hashes_run_off_the_loop_in_order_and_never_two_at_once(algorithm: str) -> None:
     offer = Offer("md5", Grade.MD5) if algorithm == "md5" else Offer("full", Grade.CHECKSUM, algorithm)
     proof = choose_proof(*offer.of(LARGE, PARTS))
-    inner, threads, busy = proof._digest, set(), threading.Lock()
-    assert inner is not None
+    assert proof._digest is not None
+    inner, threads, busy = proof._digest, set[threading.Thread](), threading.Lock()
 
     class Watched:
         def update(self, data: bytes, /) -> None:

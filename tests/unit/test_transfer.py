@@ -80,7 +80,7 @@ class Source:
         etag = hashlib.md5(data).hexdigest()
         self.source = SourceObject(ObjectRef("b", "k"), len(data), etag, 0, md5_etag=True)
 
-    def piece_sizes(self) -> AsyncIterator[int] | Sequence[int]:
+    def piece_sizes(self) -> Sequence[int]:
         rng = random.Random(len(self.opened))
         # Of uneven sizes: nothing may depend on where a piece ends.
         return [rng.choice([1, 1_000, self.piece, self.piece + 1]) for _ in range(4096)]

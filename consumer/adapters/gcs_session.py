@@ -1,0 +1,127 @@
+"""A resumable upload session of Google Cloud Storage.
+
+Its protocol: https://cloud.google.com/storage/docs/performing-resumable-uploads
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+import aiohttp
+
+from consumer.adapters.gcs_client import (
+    CREATE,
+    GcsClient,
+    base64_crc32c,
+    progress_of,
+    read_json,
+    read_replica,
+    timed,
+)
+from consumer.adapters.http import STALL_SECONDS, Body
+from consumer.errors import Reason, ReplicatorError, SessionGone
+from consumer.model import Replica
+
+_CANCEL_SECONDS: Final = 2.0
+
+
+class GcsSession:
+    """`ports.UploadSession`. Its URI authorises whoever holds it, so it is never logged and never in a repr."""
+
+    def __init__(self, client: GcsClient, uri: str, size: int) -> None:
+        self._client = client
+        self._uri = uri
+        self._size = size
+
+    async def send(self, start: int, end: int, pieces: AsyncIterator[bytes]) -> int:
+        headers = {
+            "Content-Range": f"bytes {start}-{end - 1}/{self._size}",
+            "Content-Length": str(end - start),
+        }
+
+        async def call() -> int:
+            async with asyncio.timeout(STALL_SECONDS) as stall:
+                body = Body(pieces, end - start, progress_of(stall))
+                try:
+                    return await self._send(headers, body)
+                except ReplicatorError:
+                    if isinstance(body.error, ReplicatorError):
+                        raise body.error from None  # the source failed, not this upload
+                    raise
+                finally:
+                    await body.left()
+
+        return await timed(call, CREATE)()
+
+    async def _send(self, headers: dict[str, str], body: Body) -> int:
+        async with await self._client.request(
+            "PUT", self._uri, CREATE, headers=headers, data=body
+        ) as response:
+            if response.status == 308:
+                return _persisted(response)
+            if response.status == 401:
+                # The token is forgotten and the body spent: the session is asked how far it got, with a new token.
+                raise ReplicatorError(
+                    Reason.SESSION_LOST, "the access token expired under the upload", operation=CREATE
+                )
+            # Not `read`: that waits until the whole body was sent to a server that has refused it.
+            refusal = self._refusal(response, await response.content.read())
+            response.close()
+            raise refusal
+
+    async def persisted(self) -> int | Replica:
+        headers = {"Content-Range": f"bytes */{self._size}", "Content-Length": "0"}
+        async with await self._client.request("PUT", self._uri, CREATE, headers=headers) as response:
+            if response.status == 308:
+                return _persisted(response)
+            if response.status in (200, 201):
+                return read_replica(await read_json(response, CREATE))
+            raise self._refusal(response, await response.read())
+
+    async def commit(self, start: int, tail: bytes, crc32c: int) -> Replica:
+        headers = {
+            "Content-Range": f"bytes {start}-{self._size - 1}/{self._size}",
+            "X-Goog-Hash": f"crc32c={base64_crc32c(crc32c)}",
+        }
+
+        async def call() -> Replica:
+            async with (
+                asyncio.timeout(STALL_SECONDS),
+                await self._client.request("PUT", self._uri, CREATE, headers=headers, data=tail) as response,
+            ):
+                if response.status in (200, 201):
+                    return read_replica(await read_json(response, CREATE))
+                if response.status == 308:
+                    raise ReplicatorError(
+                        Reason.SESSION_LOST,
+                        "the upload session did not take the last bytes",
+                        operation=CREATE,
+                    )
+                raise self._refusal(response, await response.read())
+
+        return await timed(call, CREATE)()
+
+    async def cancel(self) -> None:
+        try:
+            async with (
+                asyncio.timeout(_CANCEL_SECONDS),
+                await self._client.request("DELETE", self._uri, CREATE),
+            ):
+                return
+        except (ReplicatorError, TimeoutError):
+            return  # the session expires by itself within a week, and nothing of it is ever visible
+
+    def _refusal(self, response: aiohttp.ClientResponse, body: bytes) -> ReplicatorError:
+        if response.status in (404, 410):
+            return SessionGone(
+                Reason.SESSION_LOST, f"the upload session is gone ({response.status})", operation=CREATE
+            )
+        return self._client.refusal(response, body, CREATE)
+
+
+def _persisted(response: aiohttp.ClientResponse) -> int:
+    """How many bytes from 0 on a 308 says are safe; without a `Range` header, none."""
+    _, _, last = response.headers.get("Range", "").rpartition("-")
+    return int(last) + 1 if last.isdigit() else 0

@@ -1,0 +1,317 @@
+"""The sandbox's own rules: what it refuses, what it clears, what it compares, what it shows."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import socket
+from pathlib import Path
+from typing import cast
+
+import pytest
+from rich.console import Console
+
+import consumer.sandbox as package
+from consumer.errors import Reason, ReplicatorError
+from consumer.model import EventKind, Failure, ObjectEvent, ObjectFinished, ObjectRef, Outcome, Result
+from consumer.sandbox import words
+from consumer.sandbox.arrivals import Arrival, Arrivals, Stalled, State
+from consumer.sandbox.clouds import Backlog, Clouds
+from consumer.sandbox.compare import Comparison, Verdict
+from consumer.sandbox.samples import Sample, generated, samples
+from consumer.sandbox.stage import _LogTap
+from consumer.sandbox.story import Plan, Story, usable_port
+from consumer.sandbox.terminal import TerminalView
+from consumer.sandbox.view import LISTED, PlainView, verdict
+
+PLACE = words.Place(
+    s3_url="http://127.0.0.1:1",
+    gcs_name="gcp-storage-emulator",
+    gcs_url="http://127.0.0.1:2",
+    api_url="http://127.0.0.1:3",
+    replica_url="http://127.0.0.1:2/storage/v1/b/sandbox-replicas/o/hello.txt",
+    example_key="hello.txt",
+    log="/tmp/log",
+)
+
+
+# --- before it starts
+
+
+def test_a_missing_extra_is_named_with_the_way_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(package, "_MODULES", (*package._MODULES, "no_such_module"))
+    assert package.run_sandbox(objects=None, leave=False) == 2
+    said = capsys.readouterr().err
+    assert "no_such_module" in said
+    assert "pip install 'cross-cloud-replicator[sandbox]'" in said
+
+
+def test_the_gcs_emulator_of_the_package_index_is_needed_only_without_fake_gcs_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(package, "_GCS_MODULE", "no_such_module")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert package.missing_modules() == ["no_such_module"]
+    (tmp_path / "fake-gcs-server").touch(mode=0o755)
+    assert package.missing_modules() == []
+
+
+@pytest.mark.parametrize("value", ["abc", "-1", "65536", "8000.5", "²"])
+def test_an_impossible_api_port_exits_2(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("API_PORT", value)
+    assert package.run_sandbox(objects=1, leave=True) == 2
+    assert "API_PORT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("value", "port"), [("", 8000), (" 9000 ", 9000), ("0", 0)])
+def test_the_api_port(value: str, port: int) -> None:
+    assert package.api_port({"API_PORT": value}) == port
+
+
+def test_nothing_that_leads_to_a_real_cloud_stays_in_the_environment() -> None:
+    kept = {"PATH": "/bin", "HOME": "/home/me", "TERM": "xterm", "API_PORT": "1", "AWESOME": "yes"}
+    environment = kept | {
+        "AWS_PROFILE": "prod",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_ENDPOINT_URL_S3": "https://s3.example",
+        "S3_ENDPOINT_URL": "https://s3.example",
+        "SQS_QUEUE_URL": "https://sqs.example/q",
+        "GCS_BUCKET_NAME": "real",
+        "GOOGLE_APPLICATION_CREDENTIALS": "/key.json",
+        "STORAGE_EMULATOR_HOST": "elsewhere",
+        "LOCALSTACK_HOST": "elsewhere",
+        "USE_SSL": "1",
+        "https_proxy": "http://proxy",
+        "NO_PROXY": "example.com",
+        "REQUESTS_CA_BUNDLE": "/nowhere",
+    }
+    package.isolate(environment)
+    assert environment == kept | {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": "*",
+        "no_proxy": "*",
+    }
+
+
+def test_a_taken_port_is_not_usable() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        taken.listen()
+        assert usable_port(port) == 0
+    assert usable_port(port) == port
+
+
+# --- the objects
+
+
+def test_generated_objects_are_the_same_each_time_and_have_names_of_their_own() -> None:
+    one, other = generated(600), generated(600)
+    assert [sample.key for sample in one] == [sample.key for sample in other]
+    assert len({sample.key for sample in one}) == 600
+    assert all(left.content() == right.content() for left, right in zip(one[:60], other[:60], strict=True))
+    sizes = sorted(len(sample.content()) for sample in one)
+    assert sizes[0] == 0
+    assert 3_000 <= sizes[300] <= 5_200
+    assert sizes[-1] > 8 * 1024 * 1024
+
+
+def test_the_samples_are_of_every_kind() -> None:
+    made = samples()
+    keys = [sample.key for sample in made]
+    assert len(set(keys)) == len(made)
+    assert "names/a/../b" in keys
+    assert any(sample.parts for sample in made)
+    assert any("ContentEncoding" in sample.fields for sample in made)
+    assert {len(sample.content()) for sample in made} >= {0, 12 * 1024 * 1024}
+
+
+# --- comparing
+
+
+def test_comparing_tells_equal_from_missing_and_different() -> None:
+    good, comparison = Comparison(), Comparison()
+    pairs = [("a", b"12", b"12"), ("b", b"", b""), ("c", b"", None), ("d", b"12", b"13"), ("e", b"12", b"")]
+    assert [comparison.add(*pair) for pair in pairs] == [
+        Verdict.EQUAL,
+        Verdict.EQUAL,
+        Verdict.MISSING,
+        Verdict.DIFFERENT,
+        Verdict.DIFFERENT,
+    ]
+    good.add(*pairs[0])
+    assert (good.all_equal, comparison.all_equal) == (True, False)
+    assert (comparison.objects, comparison.size, comparison.equal) == (5, 6, 2)
+    assert (comparison.missing, comparison.different) == (["c"], ["d", "e"])
+
+
+def test_a_verdict_names_the_first_twenty_and_counts_the_rest() -> None:
+    comparison = Comparison()
+    for number in range(LISTED + 3):
+        comparison.add(f"key\n{number}", b"x", None)
+    lines = verdict(comparison, stalled=True)
+    assert lines[0].startswith("Gave up")
+    assert lines[1] == r"missing: key\n0"
+    assert len(lines) == LISTED + 2
+    assert lines[-1] == "missing: and 3 more"
+
+
+class _Destination:
+    """Stands for `Clouds`: the replicas that there are, and an empty queue."""
+
+    def __init__(self, replicas: dict[str, bytes]) -> None:
+        self._replicas = replicas
+
+    def replica(self, key: str) -> bytes | None:
+        return self._replicas.get(key)
+
+    def backlog(self) -> Backlog:
+        return Backlog(messages=0, dead_letters=1)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "code", "told"),
+    [
+        ({"a": b"1", "b": b"2"}, 0, "All 2 objects are equal, byte for byte."),
+        ({"a": b"1"}, 1, "missing: b"),
+        ({"a": b"1", "b": b"3"}, 1, "different: b"),
+    ],
+)
+def test_the_exit_code_is_that_of_the_comparison(replicas: dict[str, bytes], code: int, told: str) -> None:
+    said = io.StringIO()
+    plan = Plan([Sample("a", lambda: b"1"), Sample("b", lambda: b"2")], True, 0, False, Path("log"))
+    story = Story(cast("Clouds", _Destination(replicas)), [], PlainView(said), plan)
+    assert asyncio.run(story._compare(1.0, False)) == code
+    assert told in said.getvalue().splitlines()
+    assert "dead letters   1" in said.getvalue().splitlines()
+
+
+# --- arrivals
+
+
+def _finished(
+    key: str, result: Result = Result.COPIED, *, failure: Failure | None = None, message_id: str = "m"
+) -> ObjectFinished:
+    event = ObjectEvent(EventKind.CREATED, ObjectRef("sandbox-source", key))
+    outcome = Outcome(event, result, Reason.CREATED, size=5, verification="md5", failure=failure)
+    return ObjectFinished(outcome, "sqs", 0.25, message_id)
+
+
+def _failure() -> Failure:
+    return Failure.of(ReplicatorError(Reason.CONNECTION, "broke"))
+
+
+def test_arrivals_are_counted_and_kept_in_the_order_of_their_news() -> None:
+    changed: list[Arrival] = []
+    arrivals = Arrivals(changed.append)
+    freed: list[int] = []
+    arrivals.expect(["a", "b"], lambda: freed.append(1))
+    for key in ("a", "b"):
+        arrivals.dropped(key)
+    arrivals.emit(_finished("a", Result.FAILED, failure=_failure()))
+    assert (arrivals.arrived, arrivals.failed, arrivals.missing) == (0, 1, 2)
+    arrivals.emit(_finished("a"))
+    arrivals.emit(_finished("theirs"))
+    assert (arrivals.arrived, arrivals.failed, arrivals.missing, freed) == (2, 0, 1, [1])
+    arrivals.emit(_finished("a"))
+    assert list(arrivals.objects) == ["b", "theirs", "a"]
+    assert freed == [1]
+    assert [one.state for one in changed[:4]] == [State.WAITING, State.WAITING, State.FAILED, State.COPIED]
+
+
+def test_a_second_event_for_one_object_is_no_news_but_a_replay_is() -> None:
+    arrivals = Arrivals(lambda _: None)
+    states = []
+    for event in (
+        _finished("a"),
+        _finished("a", Result.ALREADY_REPLICATED),
+        _finished("a", Result.ALREADY_REPLICATED, message_id=""),
+    ):
+        arrivals.emit(event)
+        states.append(arrivals.objects["a"].state)
+    assert states == [State.COPIED, State.COPIED, State.ALREADY_THERE]
+
+
+def test_waiting_for_everything_ends_with_the_last_arrival_or_when_nothing_moves() -> None:
+    async def wait() -> None:
+        arrivals = Arrivals(lambda _: None)
+        arrivals.expect(["a", "b"], lambda: None)
+        waiting = asyncio.create_task(arrivals.everything(60))
+        for key in ("a", "b"):
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            arrivals.emit(_finished(key))
+        await waiting
+        arrivals.expect(["c"], lambda: None)
+        with pytest.raises(Stalled):
+            await arrivals.everything(0.01)
+
+    asyncio.run(wait())
+
+
+# --- what is shown
+
+
+def test_alerts_are_the_log_lines_that_a_person_should_read() -> None:
+    file, alerts = io.StringIO(), list[tuple[str, str]]()
+    tap = _LogTap(file, lambda level, text: alerts.append((level, text)))
+    for level in ("debug", "info", "warning", "error"):
+        tap.write(json.dumps({"level": level, "event": "object failed", "error": "why", "seconds": 1}) + "\n")
+    assert alerts == [("warning", "object failed: why"), ("error", "object failed: why")]
+    assert len(file.getvalue().splitlines()) == 4
+
+
+def test_the_commands_can_be_copied_as_they_stand() -> None:
+    said = io.StringIO()
+    PlainView(said).commands(PLACE)
+    text = said.getvalue()
+    assert "curl -sST /etc/hosts http://127.0.0.1:1/sandbox-source/my-first-file.txt" in text
+    assert """-d '{"s3_bucket": "sandbox-source", "s3_key": "hello.txt"}'""" in text
+    assert "NO_PROXY" not in text
+
+
+def test_a_proxy_in_the_shell_is_told_about() -> None:
+    place = words.Place(**{**vars(PLACE), "proxied": True})
+    assert words.commands(place)[0][1] == ["export NO_PROXY=127.0.0.1"]
+
+
+@pytest.mark.parametrize("width", [60, 110])
+def test_the_terminal_shows_what_arrived_and_lets_no_name_move_the_cursor(width: int) -> None:
+    def show(view: TerminalView) -> None:
+        arrivals = Arrivals(view.changed)
+        arrivals.expect(["a", "evil\x1b[2J"], lambda: None)
+        view.starting("everything")
+        view.opened(PLACE)
+        view.watch(arrivals, "Two objects")
+        for key in ("a", "evil\x1b[2J"):
+            arrivals.dropped(key)
+        arrivals.emit(_finished("evil\x1b[2J"))
+        view.alert("warning", "a\x1bb")
+        view.commands(PLACE)
+        view.watch(arrivals, "Arrivals")
+        arrivals.emit(_finished("mine"))
+        view.closed("end")
+
+    async def on_a_loop() -> str:
+        file = io.StringIO()
+        console = Console(file=file, force_terminal=True, width=width, height=30, color_system=None)
+        show(TerminalView(console))
+        return file.getvalue()
+
+    shown = asyncio.run(on_a_loop())
+    assert "✓" in shown
+    assert r"evil\x1b" in shown
+    assert "\x1b[2J" not in shown
+    assert "\x1bb" not in shown
+    # The second table holds the news alone, and no command is broken into lines.
+    assert "evil" not in shown.rpartition("Arrivals")[2]
+    assert "mine" in shown
+    assert f"curl -sS {PLACE.replica_url}\n" in shown.replace("\r", "")
