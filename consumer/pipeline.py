@@ -33,7 +33,8 @@ from consumer.settle import Ack, DeadLetter, Retry, RetryPolicy, Verdict, settle
 
 SHORT_PAUSE_SECONDS: Final = 60.0
 """How long a held message waits for a pause to end before it goes back to the queue."""
-_RELEASE_SECONDS: Final = 2.0
+_LAST_CALL_SECONDS: Final = 2.0
+"""How long the queue has to answer when everything is to stop: what it does not settle comes again."""
 
 
 class Pipeline:
@@ -70,7 +71,7 @@ class Pipeline:
         """Works on one delivery and settles it, its lease kept until then. A slot was reserved for it.
 
         Cancelled (by a drain) before the verdict, the message is released; once there is a verdict, it is carried
-        out whatever happens.
+        out all the same.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -227,7 +228,7 @@ class Pipeline:
     async def _release(self, delivery: Delivery) -> None:
         """Gives the message back at once, for another pod to take."""
         try:
-            async with asyncio.timeout(_RELEASE_SECONDS):
+            async with asyncio.timeout(_LAST_CALL_SECONDS):
                 await self._queue.retry(delivery, 0)
         except LeaseLost:
             self._observer.emit(LeaseEnded(delivery))
@@ -261,14 +262,16 @@ def _unavailable(outcome: Outcome) -> bool:
 
 
 async def _uninterrupted(work: Awaitable[None]) -> None:
-    """Awaits to the end however often it is cancelled meanwhile; the cancellation follows."""
+    """Awaits to the end however often it is cancelled, from then on a few seconds at most; the cancellation follows."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError as error:
+            if cancelled is None:
+                asyncio.get_running_loop().call_later(_LAST_CALL_SECONDS, task.cancel)
             cancelled = error
-    task.result()
     if cancelled is not None:
         raise cancelled
+    task.result()

@@ -111,7 +111,7 @@ class _LargeCopy:
             attempts += 1
             if attempts > _RECOVERIES_WITHOUT_PROGRESS:
                 raise failure
-            await self._sleep(failure.retry_after or min(0.2 * 2**attempts, 5.0))
+            await self._sleep(min(failure.retry_after or 0.2 * 2**attempts, 5.0))
             try:
                 state = await self._session.persisted()
                 if isinstance(state, Replica):

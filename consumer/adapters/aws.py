@@ -59,9 +59,10 @@ class AwsCredentials:
                 self._checked = time.monotonic()
             return self._keys
 
-    def forget(self) -> None:
-        """Asks for a fresh look before the next signature: the other side said that these have expired."""
-        self._checked = -math.inf
+    async def renew(self) -> bool:
+        """Looks again, the other side having refused these credentials; whether there are other ones now."""
+        refused, self._checked = self._keys, -math.inf
+        return await self.keys() != refused
 
     def _load(self) -> AwsKeys:
         hint = (

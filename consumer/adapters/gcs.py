@@ -7,7 +7,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 import aiohttp
 
@@ -21,7 +21,7 @@ from consumer.adapters.gcs_client import (
     progress_of,
     read_json,
     read_replica,
-    timed,
+    translating,
 )
 from consumer.adapters.gcs_errors import is_missing_bucket, translate_gcs_error
 from consumer.adapters.gcs_session import GcsSession
@@ -67,7 +67,7 @@ class GcsDestination:
                     return None
                 raise self._client.refusal(response, body, GET)
 
-        return await with_retries(GET, call, self._observer)
+        return await with_retries(GET, translating(call, GET), self._observer)
 
     async def create(self, new: NewObject, body: Sequence[bytes], crc32c: int) -> Replica:
         resource = _resource(new) | {"crc32c": base64_crc32c(crc32c)}
@@ -96,7 +96,7 @@ class GcsDestination:
                         return read_replica(await read_json(response, CREATE))
                     raise self._client.refusal(response, await response.read(), CREATE)
 
-        return await with_retries(CREATE, timed(call, CREATE), self._observer)
+        return await with_retries(CREATE, translating(call, CREATE), self._observer)
 
     async def start_session(self, new: NewObject) -> GcsSession:
         resource = json.dumps(_resource(new)).encode()
@@ -113,10 +113,10 @@ class GcsDestination:
             ) as response:
                 location = response.headers.get("Location")
                 if response.status in (200, 201) and location:
-                    return GcsSession(self._client, location, new.size)
+                    return GcsSession(self._client, urljoin(self._uploads, location), new.size)
                 raise self._client.refusal(response, await response.read(), CREATE)
 
-        return await with_retries(CREATE, call, self._observer)
+        return await with_retries(CREATE, translating(call, CREATE), self._observer)
 
     async def delete(self, name: str, if_generation: int) -> None:
         async def call() -> None:
@@ -127,7 +127,7 @@ class GcsDestination:
                 if response.status not in (200, 204) and not gone:
                     raise self._client.refusal(response, body, DELETE)
 
-        await with_retries(DELETE, call, self._observer)
+        await with_retries(DELETE, translating(call, DELETE), self._observer)
 
     async def missing_permissions(self) -> list[str] | None:
         """Which of the needed permissions we lack; None when the store cannot tell. Raises for a missing bucket."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import os
 from typing import Any, Final
 
 import google.auth
+import google.auth.environment_vars
 import google.auth.exceptions
 import google.auth.transport.requests
 
@@ -65,9 +67,9 @@ class GoogleToken:
         try:
             if self._credentials is None:
                 if self._file:
-                    self._credentials, _ = google.auth.load_credentials_from_file(self._file, scopes=[_SCOPE])
-                else:
-                    self._credentials, _ = google.auth.default(scopes=[_SCOPE])
+                    # google-auth reads the process environment alone; ours may have come from a `.env` file.
+                    os.environ[google.auth.environment_vars.CREDENTIALS] = self._file
+                self._credentials, _ = google.auth.default(scopes=[_SCOPE])
             self._credentials.refresh(google.auth.transport.requests.Request())
             self._forced = False
         except google.auth.exceptions.TransportError as error:

@@ -87,19 +87,20 @@ class GcsClient:
         )
 
 
-def timed(call: Callable[[], Awaitable[T]], operation: str) -> Callable[[], Awaitable[T]]:
-    """The call with its own time limit and broken reads in our words."""
+def translating(call: Callable[[], Awaitable[T]], operation: str) -> Callable[[], Awaitable[T]]:
+    """The call with its time-outs and broken reads in our words."""
 
-    async def timed() -> T:
+    async def translated() -> T:
         try:
             return await call()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise translate_transport(error, operation) from _without_url(error)
 
-    return timed
+    return translated
 
 
 def progress_of(stall: asyncio.Timeout) -> Callable[[], None]:
+    """What a body calls for each piece that was taken: the time to stall begins anew."""
     loop = asyncio.get_running_loop()
 
     def progress() -> None:

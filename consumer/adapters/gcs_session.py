@@ -18,7 +18,7 @@ from consumer.adapters.gcs_client import (
     progress_of,
     read_json,
     read_replica,
-    timed,
+    translating,
 )
 from consumer.adapters.http import STALL_SECONDS, Body
 from consumer.errors import Reason, ReplicatorError, SessionGone
@@ -53,7 +53,7 @@ class GcsSession:
                 finally:
                     await body.left()
 
-        return await timed(call, CREATE)()
+        return await translating(call, CREATE)()
 
     async def _send(self, headers: dict[str, str], body: Body) -> int:
         async with await self._client.request(
@@ -66,10 +66,7 @@ class GcsSession:
                 raise ReplicatorError(
                     Reason.SESSION_LOST, "the access token expired under the upload", operation=CREATE
                 )
-            # Not `read`: that waits until the whole body was sent to a server that has refused it.
-            refusal = self._refusal(response, await response.content.read())
-            response.close()
-            raise refusal
+            raise self._refusal(response, await response.read())
 
     async def persisted(self) -> int | Replica:
         headers = {"Content-Range": f"bytes */{self._size}", "Content-Length": "0"}
@@ -101,7 +98,7 @@ class GcsSession:
                     )
                 raise self._refusal(response, await response.read())
 
-        return await timed(call, CREATE)()
+        return await translating(call, CREATE)()
 
     async def cancel(self) -> None:
         try:

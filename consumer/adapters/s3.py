@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import email.errors
-import email.header
-import email.utils
 import re
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -18,16 +15,17 @@ from yarl import URL
 from consumer.adapters.aws import AwsCredentials, Endpoints
 from consumer.adapters.http import proxy_for, retry_after, translate_transport, with_retries
 from consumer.adapters.s3_errors import error_code, translate_s3_error
+from consumer.adapters.s3_headers import read_source_object
 from consumer.adapters.sigv4 import Signer, quote_key
 from consumer.errors import Reason, ReplicatorError, SourceChanged, SourceGone
-from consumer.identity import PREFIX
-from consumer.model import CarriedMetadata, ObjectRef, SourceObject
+from consumer.model import ObjectRef, SourceObject
 from consumer.ports import Observer
-from consumer.proof import CHECKSUM_ALGORITHMS, MULTIPART_ETAG
+from consumer.proof import MULTIPART_ETAG
 
-_MD5_ETAG: Final = re.compile(r"[0-9a-f]{32}")
-_META: Final = "x-amz-meta-"
 _MOST_BUCKETS: Final = 10_000
+_ASK_EACH_UP_TO: Final = 32
+"""Parts. Unequal ones could add up like equal ones, and their object would fail for ever; with many it is too unlikely
+to pay for a request each."""
 _RIGHT_REGION: Final = re.compile(
     rb"<Code>AuthorizationHeaderMalformed</Code>.*<Region>([a-z0-9-]+)</Region>", re.DOTALL
 )
@@ -41,6 +39,9 @@ _ANSWERS: Final = frozenset(
 )
 """What a bucket that cannot exist may be answered with by an endpoint that works."""
 _PROBE_KEY: Final = ".cross-cloud-replicator/probe"
+
+
+T = TypeVar("T")
 
 
 class S3Stream:
@@ -114,7 +115,7 @@ class S3Source:
         async def call() -> SourceObject | None:
             async with await self._request("HEAD", ref, region) as response:
                 if response.status == 200:
-                    return _source_object(ref, response, region)
+                    return read_source_object(ref, response, region)
                 if response.status >= 500 or response.status == 429:
                     raise await self._refusal(ref, response)
                 return None
@@ -144,33 +145,40 @@ class S3Source:
                 # A store that ignores Range sends everything: what comes before `start` is thrown away.
                 skip = start if response.status == 200 else 0
                 length = int(response.headers.get("Content-Length") or 0)
-                return response, S3Stream(_source_object(ref, response, region), response, skip, length)
+                return response, S3Stream(read_source_object(ref, response, region), response, skip, length)
             except BaseException:
                 response.close()
                 raise
 
-        response, stream = await with_retries("s3:GetObject", call, self._observer)
+        response, stream = await with_retries(
+            "s3:GetObject", lambda: self._with_valid_keys(call), self._observer
+        )
         try:
             yield stream
         finally:
             # A body read to its end has given its connection back already; any other cannot be used again.
             response.close()
 
+    async def _with_valid_keys(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Asks once more when credentials were refused and there are other ones by now: a session has expired."""
+        try:
+            return await call()
+        except ReplicatorError as error:
+            if error.reason is not Reason.CREDENTIALS or not await self._credentials.renew():
+                raise
+        return await call()
+
     async def part_sizes(self, source: SourceObject) -> Sequence[int] | None:
-        """The part sizes, asked for by HEADs of the first and last part (or of each, when these do not add up)."""
+        """The part sizes, each asked for by a HEAD; of many parts the first and the last, when all may be alike."""
         etag = MULTIPART_ETAG.fullmatch(source.etag)
         if etag is None:
             return None
         count = int(etag[2])
         first = await self._part_size(source, 1)
-        if first is None:
+        last = await self._part_size(source, count) if count > 1 and first is not None else first
+        if first is None or last is None:
             return None
-        if count == 1:
-            return [first]
-        last = await self._part_size(source, count)
-        if last is None:
-            return None
-        if first * (count - 1) + last == source.size:
+        if count > _ASK_EACH_UP_TO and first * (count - 1) + last == source.size:
             return [first] * (count - 1) + [last]
         sizes = [first]
         for number in range(2, count):
@@ -178,7 +186,7 @@ class S3Source:
             if size is None:
                 return None
             sizes.append(size)
-        return [*sizes, last]
+        return [*sizes, last] if count > 1 else sizes
 
     async def _part_size(self, source: SourceObject, number: int) -> int | None:
         async def call() -> int | None:
@@ -292,10 +300,7 @@ class S3Source:
 
     async def _refusal(self, ref: ObjectRef, response: aiohttp.ClientResponse) -> ReplicatorError:
         code, message = error_code(await _error_body(response))
-        error = translate_s3_error(ref, response.status, code, message, retry_after(response.headers))
-        if error.reason is Reason.CREDENTIALS:
-            self._credentials.forget()
-        return error
+        return translate_s3_error(ref, response.status, code, message, retry_after(response.headers))
 
 
 async def _error_body(response: aiohttp.ClientResponse) -> bytes:
@@ -304,87 +309,3 @@ async def _error_body(response: aiohttp.ClientResponse) -> bytes:
         return await response.read()
     except (aiohttp.ClientError, TimeoutError, OSError):
         return b""
-
-
-def _source_object(ref: ObjectRef, response: aiohttp.ClientResponse, region: str | None) -> SourceObject:
-    headers = response.headers
-    etag = headers.get("ETag", "").removeprefix("W/").strip('"')
-    version_id = headers.get("x-amz-version-id")
-    encrypted = (
-        headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
-        or "x-amz-server-side-encryption-customer-algorithm" in headers
-    )
-    checksums = {
-        name: value for name in CHECKSUM_ALGORITHMS if (value := headers.get(f"x-amz-checksum-{name}"))
-    }
-    return SourceObject(
-        ref=ref,
-        size=_size(headers),
-        etag=etag,
-        last_modified=_last_modified(headers),
-        version_id=None if version_id in (None, "", "null") else version_id,
-        carried=_carried(headers),
-        checksums=checksums,
-        checksums_composite=headers.get("x-amz-checksum-type") == "COMPOSITE"
-        or any("-" in value for value in checksums.values()),
-        md5_etag=not encrypted and _MD5_ETAG.fullmatch(etag) is not None,
-        encrypted_etag=encrypted,
-        region=region,
-    )
-
-
-def _size(headers: Mapping[str, str]) -> int:
-    """The whole object's size; a ranged answer tells it after the slash."""
-    content_range = headers.get("Content-Range", "")
-    size = content_range.rpartition("/")[2] or headers.get("Content-Length", "")
-    if not size.isdigit():
-        raise ReplicatorError(
-            Reason.SERVER_ERROR, "the source's answer tells no size", operation="s3:GetObject"
-        )
-    return int(size)
-
-
-def _last_modified(headers: Mapping[str, str]) -> int:
-    try:
-        return int(email.utils.parsedate_to_datetime(headers.get("Last-Modified", "")).timestamp())
-    except ValueError:
-        return 0
-
-
-def _carried(headers: Any) -> CarriedMetadata:
-    user: dict[str, str] = {}
-    for name, value in headers.items():
-        lowered = name.lower()
-        # A source that is itself a replica keeps its own origin to itself: ours is written anew.
-        if lowered.startswith(_META) and not lowered.startswith(_META + PREFIX):
-            user[lowered.removeprefix(_META)] = _decoded(value)
-    encoding = headers.get("Content-Encoding")
-    if encoding and "aws-chunked" in encoding:
-        # How an SDK sent the upload, not how the object is encoded; some stores keep it.
-        encoding = (
-            ",".join(part.strip() for part in encoding.split(",") if part.strip() != "aws-chunked") or None
-        )
-    return CarriedMetadata(
-        content_type=_text(headers.get("Content-Type")),
-        content_encoding=_text(encoding),
-        content_language=_text(headers.get("Content-Language")),
-        content_disposition=_text(headers.get("Content-Disposition")),
-        cache_control=_text(headers.get("Cache-Control")),
-        user=user,
-    )
-
-
-def _text(value: str | None) -> str | None:
-    """The value without the lone surrogates that stand for bytes that are no UTF-8: JSON cannot carry those."""
-    if value is None or value.isascii():
-        return value
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _decoded(value: str) -> str:
-    """S3 shows values beyond ASCII in RFC 2047 form (AWS, "Working with object metadata"); others send raw UTF-8."""
-    if "=?" in value:
-        # What only looks like it stays as it is.
-        with suppress(LookupError, ValueError, email.errors.MessageError):
-            value = str(email.header.make_header(email.header.decode_header(value)))
-    return str(_text(value))

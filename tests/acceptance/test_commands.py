@@ -137,7 +137,7 @@ def test_replicate_exits_1_when_an_object_is_missing_or_fails_and_copies_the_res
     assert site.replicas() == {"foreign": b"theirs", "good": b"good"}
 
 
-@pytest.mark.parametrize("uri", ["bucket/key", "s3://bucket", "s3://bucket/", "s3:///key", "gs://bucket/key"])
+@pytest.mark.parametrize("uri", ["bucket/key", "s3://bucket/"])
 def test_replicate_of_what_is_no_uri_exits_2(site: Site, launch: Launcher, uri: str) -> None:
     command = launch("replicate", uri, env=site.env())
     assert ended(command) == 2

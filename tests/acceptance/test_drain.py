@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -95,6 +96,33 @@ def test_messages_that_come_during_a_drain_stay_in_the_queue(site: Site, launch:
         assert ended_within(daemon, 10) == 0
     assert site.replicas() == {"held": b"body"}
     assert site.depth() == {"visible": 3, "in_flight": 0, "delayed": 0}
+
+
+def test_a_message_that_waits_for_a_slot_is_given_back_at_once(site: Site, launch: Launcher) -> None:
+    """A request over HTTP has borrowed the slot of the poll, whose message then has to wait."""
+    daemon = launch.daemon(site.env(CONCURRENCY="1", SQS_WAIT_TIME_SECONDS="20", DRAIN_TIMEOUT_SECONDS="30"))
+    eventually(
+        lambda: [request for request in site.requests if request.action == "ReceiveMessage"],
+        "a long poll is under way",
+    )
+    site.put("asked for", b"body", quiet=True)
+    wanted = {"s3_bucket": site.quiet_bucket, "s3_key": "asked for"}
+    with held_copy(site, operation="multipart", name="asked for") as gate, ThreadPoolExecutor(1) as thread:
+        try:
+            answer = thread.submit(daemon.post, "/v1/replicate", wanted)
+            assert gate.wait_reached()
+            site.put("waits", b"body")
+            eventually(lambda: site.depth()["in_flight"] == 1, "its message is received")
+            daemon.signal()
+            eventually(lambda: site.depth()["visible"] == 1, "its message is given back", limit=5)
+            assert daemon.process.poll() is None
+        finally:
+            gate.open()
+        # Whoever asked before the end was near is answered.
+        assert answer.result().status_code == 200
+        assert ended_within(daemon, 10) == 0
+    assert site.replicas() == {"asked for": b"body"}
+    assert site.depth() == {"visible": 1, "in_flight": 0, "delayed": 0}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

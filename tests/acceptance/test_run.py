@@ -185,7 +185,7 @@ def test_a_test_event_is_acknowledged(shared_site: Site, daemon: Command, body: 
 
 
 def test_a_message_of_the_full_size_has_every_record_done(shared_site: Site, daemon: Command) -> None:
-    keys = [f"many/{number:04}" for number in range(430)]
+    keys = [f"many/{'long' * 100}/{number:04}" for number in range(250)]
     for key in keys:
         shared_site.put(key, key.encode(), quiet=True)
     body = notification(*(record(shared_site.quiet_bucket, key) for key in keys))

@@ -18,6 +18,8 @@ from typing import Any, Final
 _DEADLOCK_SECONDS: Final = 5.0
 """Real seconds without a timer, a ready task or an answer from a thread, after which nothing will ever happen."""
 
+_END_OF_TIME: Final = 1_000_000.0
+
 Backend = tuple[str, dict[str, Any]]
 
 
@@ -35,6 +37,8 @@ class _Selector(selectors.DefaultSelector):
         events = super().select(0)
         if not events:
             self.now += max(0.0, timeout)
+            if self.now > _END_OF_TIME:
+                raise RuntimeError("hang: only timers go on, for eleven days by now")
         return events
 
 

@@ -105,9 +105,10 @@ class Workbench:
     async def receive(self) -> Delivery:
         """The next message that becomes visible, a slot reserved for it."""
         assert await self.slots.reserve(1) == 1
-        while True:
+        for _ in range(1_000):
             for delivery in await self.queue.receive(1):
                 return delivery
+        raise AssertionError("no message ever became visible")
 
     async def deliver(self, body: str) -> asyncio.Task[None]:
         """Sends a message, receives it and starts to handle it."""

@@ -8,7 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from consumer.adapters.s3 import _carried
+from consumer.adapters.aws import AwsCredentials
+from consumer.adapters.s3_headers import read_carried
+from consumer.adapters.sigv4 import AwsKeys
 from consumer.decide import ForeignRule, MissingRule, Policy
 from consumer.errors import Kind, Reason
 from consumer.model import MIB, EventKind, Outcome, Result
@@ -32,6 +34,23 @@ def failure_of(outcome: Outcome) -> tuple[Reason, Kind]:
 
 
 # --- S3 refuses ---
+
+
+async def test_keys_that_expired_are_looked_for_once_more(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.s3.put(SOURCE, KEY, DATA)
+    lab.s3.inject(S3Fault(status=403, code="ExpiredToken"))
+    looks: list[AwsKeys] = []
+
+    def load(self: AwsCredentials) -> AwsKeys:
+        looks.append(AwsKeys(f"key-{len(looks)}", "secret"))
+        return looks[-1]
+
+    monkeypatch.setattr(AwsCredentials, "_load", load)
+
+    outcome = await lab.replicate()
+
+    assert outcome.result is Result.COPIED
+    assert len(looks) == 2
 
 
 @pytest.mark.parametrize(
@@ -409,7 +428,7 @@ async def test_the_source_s_metadata_is_carried_and_its_own_origin_dropped(lab: 
 
 def test_header_bytes_that_are_no_text_are_replaced_because_json_cannot_carry_them() -> None:
     # As aiohttp hands out a byte that is no UTF-8; the double cannot send one.
-    carried = _carried(
+    carried = read_carried(
         {"Content-Disposition": "a=\udcfc", "Content-Type": "ü\udcfc", "x-amz-meta-a": "\udcfc"}
     )
 

@@ -142,12 +142,12 @@ async def test_refreshable_credentials_are_refreshed_before_they_expire() -> Non
     credentials, _ = credentials_of(made)
 
     assert await credentials.keys() == AwsKeys("key-1", "s", "t")
-    credentials.forget()
+    assert not await credentials.renew()
     assert await credentials.keys() == AwsKeys("key-1", "s", "t")
     assert refreshed["times"] == 1
 
 
-async def test_many_callers_look_once_and_forgetting_makes_it_look_again() -> None:
+async def test_many_callers_look_once_and_a_refusal_makes_it_look_again() -> None:
     looks: list[float] = []
 
     class Counted:
@@ -161,7 +161,7 @@ async def test_many_callers_look_once_and_forgetting_makes_it_look_again() -> No
 
     # Also on a machine that was started a moment ago, whose clock is near 0.
     with patch("consumer.adapters.aws.time.monotonic", return_value=3.0):
-        credentials.forget()
+        assert await credentials.renew()
         assert (await credentials.keys()).access_key == "key-2"
         assert (await credentials.keys()).access_key == "key-2"
 

@@ -444,6 +444,22 @@ async def test_a_second_signal_does_not_interrupt_a_settlement() -> None:
     assert settlements(bench) == [Settlement.ACKED]
 
 
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_a_settlement_that_hangs_does_not_hang_the_drain(signals: int) -> None:
+    bench = Workbench(drain_seconds=25)
+    send(bench, "a")
+    bench.queue.gate("ack")
+    async with running(bench) as daemon:
+        began = now()
+        daemon.stop.set()
+        if signals == 2:
+            daemon.stop_now.set()
+        await daemon.task
+        assert now() - began < (5 if signals == 2 else 30)
+    await asyncio.sleep(30)
+    assert bench.queue.visible() == ["message-1"], "it comes again"
+
+
 async def test_the_end_of_a_long_poll_is_waited_for_no_longer_than_the_drain() -> None:
     bench = Workbench(drain_seconds=25)
     bench.queue.gate("close")

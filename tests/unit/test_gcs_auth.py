@@ -149,12 +149,11 @@ async def test_a_failed_refresh_after_forget_does_not_bring_the_refused_token_ba
     assert await token.headers() == {"Authorization": "Bearer token-3"}
 
 
-# Deprecated for files that others provide; this one is the operator's own.
-@pytest.mark.filterwarnings("ignore:The load_credentials_from_file method:DeprecationWarning")
 @pytest.mark.parametrize("content", ["not json", "{}", json.dumps({"type": "service_account"})])
 async def test_a_credentials_file_that_is_none_is_said_so_without_its_content(
-    tmp_path: Path, content: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "")  # so that what the code sets is taken back
     path = tmp_path / "key.json"
     path.write_text(content)
 

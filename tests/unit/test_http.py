@@ -364,10 +364,10 @@ def test_our_own_errors_pass_and_defects_are_not_hidden() -> None:
         translate_transport(ZeroDivisionError(), "op")
 
 
-@pytest.mark.parametrize("how", ["refused", "cut", "timeout", "502"])
+@pytest.mark.parametrize("how", ["refused", "cut", "timeout", "connect timeout", "502"])
 @pytest.mark.parametrize("call", ["persisted", "commit", "send", "cancel"])
 async def test_no_traceback_ever_shows_a_session_uri(
-    session: aiohttp.ClientSession, serve: Serve, how: str, call: str
+    session: aiohttp.ClientSession, serve: Serve, how: str, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         if how == "502":
@@ -378,6 +378,11 @@ async def test_no_traceback_ever_shows_a_session_uri(
         request.transport.abort()
         return web.Response()
 
+    async def too_slow(*_: object, **__: object) -> None:
+        raise TimeoutError
+
+    if how == "connect timeout":  # the library's own text for it names the whole URL
+        monkeypatch.setattr(session.connector, "connect", too_slow)
     session._timeout = aiohttp.ClientTimeout(total=0.1 if how == "timeout" else None)
     url = await serve(handler) if how != "refused" else f"http://127.0.0.1:{free_port()}"
     upload = GcsSession(GcsClient(session, NoToken(), url, "bucket"), f"{url}/o?upload_id=secret", 300_000)

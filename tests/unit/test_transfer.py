@@ -219,7 +219,7 @@ async def test_an_interrupted_request_is_gone_on_with(bench: Bench, what: str, r
     bench.assert_holds(BODY, replica)
     assert bench.gcs.count("resumable_start") == 1
     # When the tail's request lost its connection, the HTTP library has sent it again on its own, which is safe.
-    assert bench.slept in ([], [7.0 if what == "429" else 0.4])
+    assert bench.slept in ([], [5.0 if what == "429" else 0.4])
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,8 @@ async def test_a_second_read_with_other_bytes_never_becomes_an_object(bench: Ben
     with pytest.raises(ReplicatorError) as caught:
         await bench.large(source)
 
-    assert caught.value.reason is Reason.CHECKSUM_MISMATCH
+    # Found here, where the two reads meet; the store's own check would be the second line.
+    assert (caught.value.reason, caught.value.operation) == (Reason.CHECKSUM_MISMATCH, "s3:GetObject")
     bench.assert_nothing_left()
 
 

@@ -1,0 +1,105 @@
+"""What S3's answer headers say of an object: its state, its checksums, and the metadata that a replica carries over."""
+
+from __future__ import annotations
+
+import email.errors
+import email.header
+import email.utils
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+import aiohttp
+
+from consumer.errors import Reason, ReplicatorError
+from consumer.identity import PREFIX
+from consumer.model import CarriedMetadata, ObjectRef, SourceObject
+from consumer.proof import CHECKSUM_ALGORITHMS
+
+_MD5_ETAG: Final = re.compile(r"[0-9a-f]{32}")
+_META: Final = "x-amz-meta-"
+
+
+def read_source_object(ref: ObjectRef, response: aiohttp.ClientResponse, region: str | None) -> SourceObject:
+    headers = response.headers
+    etag = headers.get("ETag", "").removeprefix("W/").strip('"')
+    version_id = headers.get("x-amz-version-id")
+    encrypted = (
+        headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
+        or "x-amz-server-side-encryption-customer-algorithm" in headers
+    )
+    checksums = {
+        name: value for name in CHECKSUM_ALGORITHMS if (value := headers.get(f"x-amz-checksum-{name}"))
+    }
+    return SourceObject(
+        ref=ref,
+        size=_size(headers),
+        etag=etag,
+        last_modified=_last_modified(headers),
+        version_id=None if version_id in (None, "", "null") else version_id,
+        carried=read_carried(headers),
+        checksums=checksums,
+        checksums_composite=headers.get("x-amz-checksum-type") == "COMPOSITE"
+        or any("-" in value for value in checksums.values()),
+        md5_etag=not encrypted and _MD5_ETAG.fullmatch(etag) is not None,
+        encrypted_etag=encrypted,
+        region=region,
+    )
+
+
+def _size(headers: Mapping[str, str]) -> int:
+    """The whole object's size; a ranged answer tells it after the slash."""
+    content_range = headers.get("Content-Range", "")
+    size = content_range.rpartition("/")[2] or headers.get("Content-Length", "")
+    if not size.isdigit():
+        raise ReplicatorError(
+            Reason.SERVER_ERROR, "the source's answer tells no size", operation="s3:GetObject"
+        )
+    return int(size)
+
+
+def _last_modified(headers: Mapping[str, str]) -> int:
+    try:
+        return int(email.utils.parsedate_to_datetime(headers.get("Last-Modified", "")).timestamp())
+    except ValueError:
+        return 0
+
+
+def read_carried(headers: Any) -> CarriedMetadata:
+    user: dict[str, str] = {}
+    for name, value in headers.items():
+        lowered = name.lower()
+        # A source that is itself a replica keeps its own origin to itself: ours is written anew.
+        if lowered.startswith(_META) and not lowered.startswith(_META + PREFIX):
+            user[lowered.removeprefix(_META)] = _decoded(value)
+    encoding = headers.get("Content-Encoding")
+    if encoding and "aws-chunked" in encoding:
+        # How an SDK sent the upload, not how the object is encoded; some stores keep it.
+        encoding = (
+            ",".join(part.strip() for part in encoding.split(",") if part.strip() != "aws-chunked") or None
+        )
+    return CarriedMetadata(
+        content_type=_text(headers.get("Content-Type")),
+        content_encoding=_text(encoding),
+        content_language=_text(headers.get("Content-Language")),
+        content_disposition=_text(headers.get("Content-Disposition")),
+        cache_control=_text(headers.get("Cache-Control")),
+        user=user,
+    )
+
+
+def _text(value: str | None) -> str | None:
+    """The value without the lone surrogates that stand for bytes that are no UTF-8: JSON cannot carry those."""
+    if value is None or value.isascii():
+        return value
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _decoded(value: str) -> str:
+    """S3 shows values beyond ASCII in RFC 2047 form (AWS, "Working with object metadata"); others send raw UTF-8."""
+    if "=?" in value:
+        # What only looks like it stays as it is.
+        with suppress(LookupError, ValueError, email.errors.MessageError):
+            value = str(email.header.make_header(email.header.decode_header(value)))
+    return str(_text(value))
