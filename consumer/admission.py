@@ -125,20 +125,19 @@ async def spread(
     pending = deque(range(len(items)))
 
     def recruit() -> None:
-        while pending and slots.try_acquire():
-            group.create_task(in_further_slot(pending.popleft()))
+        if pending and slots.active < slots.capacity:
+            group.create_task(in_further_slots())
 
-    async def in_further_slot(index: int) -> None:
-        while True:
+    async def in_further_slots() -> None:
+        # The slot is taken in here: a task that is cancelled before it began would never give it back.
+        while pending and slots.try_acquire():
+            index = pending.popleft()
             try:
                 recruit()
                 found[index] = await work(items[index])
             finally:
                 slots.release()
             await asyncio.sleep(0)
-            if not (pending and slots.try_acquire()):
-                return
-            index = pending.popleft()
 
     async with asyncio.TaskGroup() as group:
         while pending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.acceptance.stack import API_TOKEN, LIMIT_SECONDS, SECRETS, eventually
+from tests.emulators.servers import _BECOME_SERVER
 
 CONSUMER = Path(sys.executable).with_name("consumer")
 
@@ -32,8 +34,10 @@ class Command:
         for name, text in (files or {}).items():
             (work / name).write_text(text, encoding="utf-8")
         with self._out.open("wb") as out, self._err.open("wb") as err:
+            # By way of the emulators' starter, so that the kernel ends it when the tests die before they can.
+            starter = [sys.executable, "-I", "-S", "-c", _BECOME_SERVER, str(os.getpid())]
             self.process = subprocess.Popen(
-                [str(CONSUMER), *arguments],
+                [*starter, str(CONSUMER), *arguments],
                 env={"HOME": str(work), **env},
                 cwd=work,
                 stdin=subprocess.DEVNULL,

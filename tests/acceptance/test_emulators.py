@@ -83,7 +83,10 @@ def test_a_thousand_objects_arrive_byte_for_byte(
     eventually(lambda: depth(sqs, queue_url) == 0, "the queue is empty", limit=120)
     assert depth(sqs, dlq_url) == 0
     assert daemon.metric("replicator_objects_total", result="copied") == OBJECTS
-    assert daemon.metric("replicator_messages_settled_total") == OBJECTS
+    eventually(
+        lambda: daemon.metric("replicator_messages_settled_total", outcome="acked") == OBJECTS,
+        "all are counted",
+    )
     with httpx.Client(trust_env=False) as client:
         different = [key for key, body in bodies.items() if download(client, fake_gcs.url, key) != body]
     assert different == []
@@ -160,7 +163,7 @@ def test_versions_and_removals_are_followed(versioned_site: Site, launch: Launch
     assert site.depth()["visible"] == 1  # the test event
     daemon = launch.daemon(site.env(REPLICATE_DELETES="true", LOG_LEVEL="DEBUG"))
     eventually(site.is_empty, "the test event is acknowledged")
-    assert [line["records"] for line in daemon.lines("message acked")] == [0]
+    daemon.wait_for("message acked", records=0)
 
     odd = "ünï code/with space+plus%25"
     versions: dict[str, str] = {}
@@ -172,8 +175,7 @@ def test_versions_and_removals_are_followed(versioned_site: Site, launch: Launch
         replica = site.gcs.object(site.destination, key)
         assert replica is not None
         assert replica.metadata["replicator-version-id"] == version
-    copied = daemon.lines("object copied", source=f"s3://{site.bucket}/{odd}")
-    assert [line["version_id"] for line in copied] == [versions[odd]]
+    daemon.wait_for("object copied", source=f"s3://{site.bucket}/{odd}", version_id=versions[odd])
 
     site.put("kept", b"second")
     becomes(site, "kept", b"second")
@@ -206,5 +208,7 @@ def test_notifications_come_through_a_topic(localstack: Aws, launch: Launcher) -
         becomes(site, key, b"body")
         eventually(site.is_empty, "the queue is empty")
         # The test event comes in the topic's envelope too.
-        assert sorted(line["records"] for line in daemon.lines("message acked")) == [0, 1]
+        daemon.wait_for("message acked", records=0)
+        daemon.wait_for("message acked", records=1)
+        assert len(daemon.lines("message acked")) == 2
         assert site.dead_letters() == []

@@ -247,6 +247,19 @@ class TestSpread:
             await spread(slots, range(10), work)
         assert slots.active == 1
 
+    async def test_helpers_cancelled_before_they_began_leave_no_slot_taken(self) -> None:
+        slots = await full(4)
+        for _ in range(3):
+            slots.release()
+
+        async def work(item: int) -> None:
+            # The first item recruits helpers and breaks before the loop ran any of them.
+            raise ValueError("broken")
+
+        with pytest.raises(ExceptionGroup):
+            await spread(slots, range(10), work)
+        assert slots.active == 1
+
 
 class TestMemoryBudget:
     async def hold(self, budget: MemoryBudget, wanted: int, until: asyncio.Event) -> None:
