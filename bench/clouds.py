@@ -8,7 +8,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import httpx
 
-from tests.acceptance.notifications import created
+from tests.acceptance.notifications import notification, record
 from tests.acceptance.stack import new_client
 from tests.emulators import servers
 from tests.emulators.servers import RunningServer
@@ -59,9 +59,9 @@ class Queue:
         created_queue = self._sqs.create_queue(QueueName=name, Attributes={"RedrivePolicy": policy})
         self.url = str(created_queue["QueueUrl"])
 
-    def send_created(self, keys: Iterable[str]) -> None:
-        """One S3 notification for each key, one record in each."""
-        bodies = [created(SOURCE, key) for key in keys]
+    def send_created(self, sizes: Mapping[str, int]) -> None:
+        """One S3 notification for each key, one record in each, with the size that S3 tells."""
+        bodies = [notification(record(SOURCE, key, size=size)) for key, size in sizes.items()]
         for start in range(0, len(bodies), 10):
             batch = enumerate(bodies[start : start + 10])
             entries = [{"Id": str(number), "MessageBody": body} for number, body in batch]

@@ -77,7 +77,7 @@ def small_objects(count: int, size: int, runs: int, say: Callable[[str], None]) 
         def one(gcs_url: str, ends: Mapping[str, str]) -> Run:
             create_destination(gcs_url)
             queue = Queue(elasticmq)
-            queue.send_created(bodies)
+            queue.send_created(dict.fromkeys(bodies, size))
             with daemon({**_env(source, queue, gcs_url), **ends}) as running:
                 run = _until_done(running, queue, count)
             check_replicas(gcs_url, bodies)
@@ -116,7 +116,7 @@ def large_object(size: int, runs: int, say: Callable[[str], None]) -> Result:
 
         def one(gcs_url: str, ends: Mapping[str, str]) -> Run:
             queue = Queue(elasticmq)
-            queue.send_created(["large"])
+            queue.send_created({"large": size})
             with daemon({**_env(source, queue, gcs_url), **ends}) as running:
                 run = _until_done(running, queue, 1)
             result.verification = check_replica_hash(gcs_url, "large", size, sha256)

@@ -317,17 +317,15 @@ class TestMemoryBudget:
 
     async def test_one_who_gives_up_just_when_its_turn_came_hands_it_on(self) -> None:
         budget = MemoryBudget(10)
-        first, others = asyncio.Event(), asyncio.Event()
-        tasks = await started(
-            self.hold(budget, 10, first), self.hold(budget, 10, others), self.hold(budget, 3, others)
-        )
-        first.set()
-        await asyncio.wait({tasks[0]})
-        await cancelled(tasks[1])
+        done = asyncio.Event()
+        async with budget.reserve(10):
+            leaving, staying = await started(self.hold(budget, 10, done), self.hold(budget, 3, done))
+        assert budget.used == 10, "it is the first one's already, though that has not run yet"
+        await cancelled(leaving)
         await idle()
         assert budget.used == 3
-        others.set()
-        await asyncio.wait(tasks)
+        done.set()
+        await staying
         assert budget.used == 0
 
     async def test_a_reservation_grows_only_without_waiting(self) -> None:
