@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -58,6 +59,9 @@ def _options(
 @app.command()
 def run() -> None:
     """The daemon: polls the queue, replicates, and serves the sidecar API until SIGTERM."""
+    # Until the loop has handlers of its own there is nothing to drain.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(Exit.OK))
     from consumer.app import App
 
     settings = _configure(frozenset({Need.QUEUE}))
