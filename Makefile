@@ -78,7 +78,8 @@ $(STAMP): pyproject.toml uv.lock consumer/__init__.py | $(UV)
 		echo 'No Python >= 3.11 found on PATH. Install one, or name it: make PYTHON=/path/to/python3.12 ...' >&2; \
 		exit 1; \
 	fi
-	@"$(UV)" sync --frozen --all-extras --python "$(PYTHON)"
+	@echo 'Installing what the program and its tests need into .venv ...'
+	@"$(UV)" sync --quiet --frozen --all-extras --python "$(PYTHON)"
 	@echo "$(CURDIR)" > $@
 
 $(TOOLS)/uv-$(UV_PIN)/bin/uv:
