@@ -70,12 +70,16 @@ class GcsSession:
 
     async def persisted(self) -> int | Replica:
         headers = {"Content-Range": f"bytes */{self._size}", "Content-Length": "0"}
-        async with await self._client.request("PUT", self._uri, CREATE, headers=headers) as response:
-            if response.status == 308:
-                return _persisted(response)
-            if response.status in (200, 201):
-                return read_replica(await read_json(response, CREATE))
-            raise self._refusal(response, await response.read())
+
+        async def call() -> int | Replica:
+            async with await self._client.request("PUT", self._uri, CREATE, headers=headers) as response:
+                if response.status == 308:
+                    return _persisted(response)
+                if response.status in (200, 201):
+                    return read_replica(await read_json(response, CREATE))
+                raise self._refusal(response, await response.read())
+
+        return await translating(call, CREATE)()
 
     async def commit(self, start: int, tail: bytes, crc32c: int) -> Replica:
         headers = {
