@@ -78,7 +78,7 @@ def check() -> None:
     from consumer.app import check_all
     from consumer.checks import Status
 
-    settings = _configure(frozenset({Need.QUEUE}))
+    settings = _configure(frozenset({Need.QUEUE}), quiet=True)
     checks = _run(lambda: check_all(settings))
     _print_checks(checks)
     failed = any(found.status is Status.FAILED for found in checks)
@@ -93,7 +93,7 @@ def replicate(
     from consumer.app import replicate_objects
 
     refs = [_parse_uri(uri) for uri in uris]
-    settings = _configure(frozenset())
+    settings = _configure(frozenset(), quiet=True)
 
     async def copy() -> Exit:
         worst = Exit.OK
@@ -131,8 +131,11 @@ def main() -> None:
 # --- what the commands share ---------------------------------------------------------------------------------
 
 
-def _configure(needs: frozenset[Need]) -> Settings:
-    """The settings, with logging set up; exits 2 naming every problem."""
+def _configure(needs: frozenset[Need], *, quiet: bool = False) -> Settings:
+    """The settings, with logging set up; exits 2 naming every problem.
+
+    `quiet` is for commands that print what they found themselves: they log warnings and worse, or all at DEBUG.
+    """
     from consumer.logs import configure_logging
 
     try:
@@ -148,7 +151,8 @@ def _configure(needs: frozenset[Need]) -> Settings:
         )
         if secret is not None
     ]
-    configure_logging(settings.log_level, settings.log_format, secrets=secrets)
+    level = "WARNING" if quiet and settings.log_level == "INFO" else settings.log_level
+    configure_logging(level, settings.log_format, secrets=secrets)
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     return settings

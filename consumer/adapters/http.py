@@ -119,7 +119,7 @@ def translate_transport(error: Exception, operation: str) -> ReplicatorError:
             )
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
             return _unreachable(
-                f"TLS with {error.host}:{error.port} failed: {_first_line(error.os_error)}"
+                f"TLS with {error.host}:{error.port} failed: {_why(error.os_error)}"
                 if isinstance(error, aiohttp.ClientConnectorSSLError)
                 else f"the certificate of {error.host}:{error.port} is not trusted",
                 operation,
@@ -127,7 +127,7 @@ def translate_transport(error: Exception, operation: str) -> ReplicatorError:
             )
         case aiohttp.ClientConnectorError():
             return _unreachable(
-                f"cannot connect to {error.host}:{error.port}: {_first_line(error.os_error)}",
+                f"cannot connect to {error.host}:{error.port}: {_why(error.os_error)}",
                 operation,
                 "check the endpoint, the network policy and the proxy settings",
             )
@@ -147,8 +147,11 @@ def _unreachable(message: str, operation: str, hint: str) -> ReplicatorError:
     return ReplicatorError(Reason.ENDPOINT_UNREACHABLE, message, hint=hint, operation=operation)
 
 
-def _first_line(error: Any) -> str:
-    return str(getattr(error, "strerror", None) or type(error).__name__).splitlines()[0][:200]
+def _why(error: OSError) -> str:
+    """The system's words: asyncio's own show the address once more instead of the reason."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return (error.strerror or type(error).__name__).splitlines()[0][:200]
 
 
 def retry_after(headers: Any) -> float | None:

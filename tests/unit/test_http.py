@@ -316,6 +316,7 @@ async def test_an_endpoint_that_cannot_be_reached_is_named(session: aiohttp.Clie
     refused = await failure_of(session, f"http://127.0.0.1:{port}/?upload_id=secret")
     unknown = await failure_of(session, "http://no-such-host.invalid/?upload_id=secret")
 
+    assert "Connection refused" in refused.message
     for error, name in ((refused, f"127.0.0.1:{port}"), (unknown, "no-such-host.invalid")):
         assert (error.reason, error.kind) == (Reason.ENDPOINT_UNREACHABLE, Kind.UNAVAILABLE)
         assert name in error.message
