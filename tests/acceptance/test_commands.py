@@ -73,11 +73,20 @@ def test_check_shows_all_that_fails_and_exits_3(site: Site, launch: Launcher) ->
     }
     command = launch("check", env=site.env(**wrong, COLUMNS="300"))
     assert ended(command) == 3
-    assert "operation retried" not in command.stderr  # the table says how often it was tried
     assert command.stdout.count(" failed ") == 2
     assert command.stdout.count(" ok ") == 1
     assert "no-such-bucket" in command.stdout
     assert f"{site.queue_url}-nowhere" in command.stdout
+
+
+@pytest.mark.parametrize(("level", "told"), [("INFO", False), ("DEBUG", True)])
+def test_check_leaves_the_telling_to_its_table_unless_asked_for_more(
+    site: Site, launch: Launcher, level: str, told: bool
+) -> None:
+    dead = {"S3_ENDPOINT_URL": "http://127.0.0.1:9", "STARTUP_TIMEOUT_SECONDS": "0"}
+    command = launch("check", env=site.env(**dead, LOG_LEVEL=level))
+    assert ended(command) == 3
+    assert ("operation retried" in command.stderr) is told
 
 
 def test_check_keeps_urls_whole_in_a_narrow_terminal(site: Site, launch: Launcher) -> None:
