@@ -33,7 +33,7 @@ from consumer.replay import Replays
 
 RECEIVE_MOST: Final = 10
 MOST_POLLERS: Final = 4
-_GATHER_SECONDS: Final = 0.02
+_GATHER_SECONDS: Final = 0.05
 """How long a poller waits for more free slots than one, so that a busy daemon does not receive one by one."""
 _LONGEST_RECEIVE_WAIT: Final = 30.0
 _STALLED_AFTER_SECONDS: Final = 90.0

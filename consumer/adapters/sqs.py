@@ -57,7 +57,7 @@ class SqsQueue:
         wait_seconds: int = LONGEST_WAIT,
         visibility_timeout: int | None = None,
         pollers: int = 4,
-        linger: float = 0.01,
+        linger: float = 0.03,
         clock: Clock | None = None,
         wall_clock: Clock = time.time,
     ) -> None:
