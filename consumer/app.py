@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import boto3
-import stamina.instrumentation
 
 from consumer import __version__
 from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
@@ -182,10 +181,6 @@ class _Tee:
     def emit(self, event: Event, /) -> None:
         for observer in self._both:
             observer.emit(event)
-
-
-# Retries are told by our own event; the library's line beside it would say the same again.
-stamina.instrumentation.set_on_retry_hooks(())
 
 
 class App:
