@@ -17,7 +17,7 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from consumer import api_docs as docs
-from consumer.api_guard import Guard, HeadAsGet, is_loopback
+from consumer.api_guard import Guard, HeadAsGet
 from consumer.api_models import (
     BatchAnswer,
     BatchRequest,
@@ -39,7 +39,7 @@ from consumer.api_server import ListenError, Sidecar
 from consumer.model import ObjectRef, UnexpectedError
 from consumer.ports import Observer
 
-__all__ = ["ApiConfig", "Busy", "ListenError", "Service", "Sidecar", "build_api", "is_loopback"]
+__all__ = ["ApiConfig", "Busy", "ListenError", "Service", "Sidecar", "build_api"]
 
 _log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from consumer.api_port import ApiConfig
+from consumer.setting_types import is_loopback
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,16 +24,6 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HOST_HEADER = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^:\[\]/@\s]+))(?::[0-9]{0,5})?")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or address, without port or brackets, is loopback: what `API_HOST` is asked."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def host_header_is_loopback(value: bytes) -> bool:

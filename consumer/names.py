@@ -13,6 +13,9 @@ from consumer.errors import Reason, ReplicatorError
 TEMPORARY_PREFIX: Final = ".cross-cloud-replicator/"
 """Where the program keeps its own temporary objects. Nothing below it is ever replicated."""
 
+PROBE_NAME: Final = TEMPORARY_PREFIX + "probe"
+"""What is asked for at either store to see whether its bucket answers; nothing is ever there."""
+
 _MAX_NAME_BYTES: Final = 1024
 _ACME_PREFIX: Final = ".well-known/acme-challenge/"
 _BUCKET: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")

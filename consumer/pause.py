@@ -19,8 +19,6 @@ FIRST_PROBE_SECONDS: Final = 1.0
 LONGEST_PROBE_SECONDS: Final = 30.0
 _TRUST_SECONDS: Final = 5.0
 """For how long one answer to a probe speaks for the failures of other messages."""
-
-
 _MOST_ANSWERS: Final = 1_000
 _TROUBLE: Final = frozenset(
     {

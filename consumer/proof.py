@@ -28,6 +28,11 @@ _HASH_BATCH: Final = 1 * MIB
 """How much is handed to a hashing thread at once: small enough for the memory budget, large enough to pay."""
 
 
+def encode_crc32c(value: int) -> str:
+    """As GCS and S3 write it: big-endian, base64."""
+    return base64.b64encode(value.to_bytes(4, "big")).decode()
+
+
 class Grade(StrEnum):
     """How the source bytes were proved: the `replicator-verification` metadata of a replica."""
 

@@ -7,7 +7,6 @@ first, the source second, then a write with that generation.
 from __future__ import annotations
 
 import asyncio
-import base64
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable
@@ -42,7 +41,7 @@ from consumer.model import (
 )
 from consumer.names import destination_name, is_temporary
 from consumer.ports import DestinationStore, Observer, SourceStore, SourceStream
-from consumer.proof import Proof, choose_proof, needs_part_sizes
+from consumer.proof import Proof, choose_proof, encode_crc32c, needs_part_sizes
 from consumer.transfer import SMALL_LIMIT, STREAM_RESERVATION, copy_large, copy_small, crc32c_of
 
 MAX_OBJECT_SIZE: Final = 5 * 1024**4
@@ -280,7 +279,7 @@ class Replicator:
             done.reason,
             size=replica.size,
             generation=replica.generation,
-            crc32c=_base64(done.crc32c),
+            crc32c=encode_crc32c(done.crc32c),
             verification=done.verification,
         )
 
@@ -308,7 +307,7 @@ def _done(
         reason,
         size=replica.size,
         generation=replica.generation,
-        crc32c=None if replica.crc32c is None else _base64(replica.crc32c),
+        crc32c=None if replica.crc32c is None else encode_crc32c(replica.crc32c),
         verification=replica.metadata.get(identity.VERIFICATION),
     )
 
@@ -318,11 +317,6 @@ def _shared(outcome: Outcome, event: ObjectEvent) -> Outcome:
     if outcome.result is Result.COPIED:
         return replace(outcome, event=event, result=Result.ALREADY_REPLICATED, reason=Reason.SAME_IDENTITY)
     return replace(outcome, event=event)
-
-
-def _base64(crc32c: int) -> str:
-    """As GCS writes it: big-endian, base64."""
-    return base64.b64encode(crc32c.to_bytes(4, "big")).decode()
 
 
 # --- one name at a time -----------------------------------------------------------------------------------------

@@ -17,9 +17,7 @@ from consumer.adapters.gcs_client import (
     GET,
     GcsClient,
     Token,
-    base64_crc32c,
     progress_of,
-    read_json,
     read_replica,
     translating,
 )
@@ -28,13 +26,14 @@ from consumer.adapters.gcs_session import GcsSession
 from consumer.adapters.http import STALL_SECONDS, Body, with_retries
 from consumer.errors import Reason, ReplicatorError
 from consumer.model import NewObject, Replica
+from consumer.names import PROBE_NAME
 from consumer.ports import Observer
+from consumer.proof import encode_crc32c
 
 NEEDED_PERMISSIONS: Final = (CREATE, GET, DELETE)
 
 _FIELDS: Final = "name,generation,size,crc32c,md5Hash,metadata"
 _JOIN_BELOW: Final = 64 * 1024
-_PROBE_NAME: Final = ".cross-cloud-replicator/probe"
 
 
 class GcsDestination:
@@ -61,7 +60,7 @@ class GcsDestination:
             url = f"{self._objects}/{quote(name, safe='')}?fields={_FIELDS}"
             async with await self._client.request("GET", url, GET) as response:
                 if response.status == 200:
-                    return read_replica(await read_json(response, GET))
+                    return await read_replica(response, GET)
                 body = await response.read()
                 if response.status == 404 and not is_missing_bucket(404, body):
                     return None
@@ -70,7 +69,7 @@ class GcsDestination:
         return await with_retries(GET, translating(call, GET), self._observer)
 
     async def create(self, new: NewObject, body: Sequence[bytes], crc32c: int) -> Replica:
-        resource = _resource(new) | {"crc32c": base64_crc32c(crc32c)}
+        resource = _resource(new) | {"crc32c": encode_crc32c(crc32c)}
         boundary = secrets.token_hex(16)
         head = (
             f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{json.dumps(resource)}\r\n"
@@ -93,7 +92,7 @@ class GcsDestination:
                     "POST", url, CREATE, headers=headers, data=data
                 ) as response:
                     if response.status == 200:
-                        return read_replica(await read_json(response, CREATE))
+                        return await read_replica(response, CREATE)
                     raise self._client.refusal(response, await response.read(), CREATE)
 
         return await with_retries(CREATE, translating(call, CREATE), self._observer)
@@ -146,7 +145,7 @@ class GcsDestination:
 
     async def probe(self) -> None:
         """Asks for an object that does not exist, and what a bare "not found" leaves open: is there a bucket at all?"""
-        found = await self.stat(_PROBE_NAME)
+        found = await self.stat(PROBE_NAME)
         missing = await self.missing_permissions()
         if missing:
             raise ReplicatorError(

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -114,23 +114,18 @@ def _without_url(error: Exception) -> Exception | None:
     return None if "upload_id" in str(error) else error
 
 
-async def read_json(response: aiohttp.ClientResponse, operation: str) -> dict[str, Any]:
+async def read_replica(response: aiohttp.ClientResponse, operation: str) -> Replica:
+    """The object that an answer describes; call within `translating`."""
     try:
-        answer = json.loads(await response.read())
+        resource = json.loads(await response.read())
     except ValueError as error:
         raise ReplicatorError(
             Reason.SERVER_ERROR, "the destination's answer is not JSON", operation=operation
         ) from error
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise translate_transport(error, operation) from _without_url(error)
-    if not isinstance(answer, dict) or "generation" not in answer:
+    if not isinstance(resource, dict) or "generation" not in resource:
         raise ReplicatorError(
             Reason.SERVER_ERROR, "the destination's answer names no generation", operation=operation
         )
-    return answer
-
-
-def read_replica(resource: dict[str, Any]) -> Replica:
     crc32c, md5 = resource.get("crc32c"), resource.get("md5Hash")
     return Replica(
         name=str(resource.get("name", "")),
@@ -140,7 +135,3 @@ def read_replica(resource: dict[str, Any]) -> Replica:
         md5=base64.b64decode(md5) if md5 else None,
         metadata=resource.get("metadata") or {},
     )
-
-
-def base64_crc32c(crc32c: int) -> str:
-    return base64.b64encode(crc32c.to_bytes(4, "big")).decode()

@@ -14,15 +14,14 @@ import aiohttp
 from consumer.adapters.gcs_client import (
     CREATE,
     GcsClient,
-    base64_crc32c,
     progress_of,
-    read_json,
     read_replica,
     translating,
 )
 from consumer.adapters.http import STALL_SECONDS, Body
 from consumer.errors import Reason, ReplicatorError, SessionGone
 from consumer.model import Replica
+from consumer.proof import encode_crc32c
 
 _CANCEL_SECONDS: Final = 2.0
 
@@ -76,7 +75,7 @@ class GcsSession:
                 if response.status == 308:
                     return _persisted(response)
                 if response.status in (200, 201):
-                    return read_replica(await read_json(response, CREATE))
+                    return await read_replica(response, CREATE)
                 raise self._refusal(response, await response.read())
 
         return await translating(call, CREATE)()
@@ -84,7 +83,7 @@ class GcsSession:
     async def commit(self, start: int, tail: bytes, crc32c: int) -> Replica:
         headers = {
             "Content-Range": f"bytes {start}-{self._size - 1}/{self._size}",
-            "X-Goog-Hash": f"crc32c={base64_crc32c(crc32c)}",
+            "X-Goog-Hash": f"crc32c={encode_crc32c(crc32c)}",
         }
 
         async def call() -> Replica:
@@ -93,7 +92,7 @@ class GcsSession:
                 await self._client.request("PUT", self._uri, CREATE, headers=headers, data=tail) as response,
             ):
                 if response.status in (200, 201):
-                    return read_replica(await read_json(response, CREATE))
+                    return await read_replica(response, CREATE)
                 if response.status == 308:
                     raise ReplicatorError(
                         Reason.SESSION_LOST,

@@ -19,6 +19,7 @@ from consumer.adapters.s3_headers import read_source_object
 from consumer.adapters.sigv4 import Signer, quote_key
 from consumer.errors import Reason, ReplicatorError, SourceChanged, SourceGone
 from consumer.model import ObjectRef, SourceObject
+from consumer.names import PROBE_NAME
 from consumer.ports import Observer
 from consumer.proof import MULTIPART_ETAG
 
@@ -38,7 +39,6 @@ _ANSWERS: Final = frozenset(
     }
 )
 """What a bucket that cannot exist may be answered with by an endpoint that works."""
-_PROBE_KEY: Final = ".cross-cloud-replicator/probe"
 
 
 T = TypeVar("T")
@@ -223,7 +223,7 @@ class S3Source:
         Without a bucket, one that cannot exist is asked for: that proves endpoint, clock and credentials, and needs
         no right at all.
         """
-        ref = ObjectRef(bucket or f"replicator-probe-{uuid.uuid4().hex}", _PROBE_KEY)
+        ref = ObjectRef(bucket or f"replicator-probe-{uuid.uuid4().hex}", PROBE_NAME)
         try:
             async with self.open(ref, None):
                 return

@@ -23,6 +23,13 @@ def site(aws: Aws) -> Iterator[Site]:
         yield one
 
 
+@pytest.fixture(scope="module")
+def shared_site(aws: Aws) -> Iterator[Site]:
+    """One site for all tests of a module that need nothing special of it."""
+    with site_of(aws) as site:
+        yield site
+
+
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Launcher]:
     with Launcher(tmp_path) as launcher:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.acceptance.command import Command, Launcher
 from tests.acceptance.notifications import created, in_sns, notification, record
-from tests.acceptance.stack import Aws, DeadLetter, Site, eventually, site_of
+from tests.acceptance.stack import DeadLetter, Site, eventually
 
 KIB = 1024
 ATTRIBUTES = {
@@ -21,12 +21,6 @@ ATTRIBUTES = {
     "ReplicatorReceiveCount",
     "ReplicatorSource",
 }
-
-
-@pytest.fixture(scope="module")
-def shared_site(aws: Aws) -> Iterator[Site]:
-    with site_of(aws) as site:
-        yield site
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from tests.acceptance.notifications import (
     record,
     removed,
 )
-from tests.acceptance.stack import Aws, Site, eventually, site_of
+from tests.acceptance.stack import Site, eventually
 
 MIB = 1024 * 1024
 
@@ -41,12 +41,6 @@ ODD_NAMES = (
     "tab\tand\x01control",
     "x" * 1024,
 )
-
-
-@pytest.fixture(scope="module")
-def shared_site(aws: Aws) -> Iterator[Site]:
-    with site_of(aws) as site:
-        yield site
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,8 @@ import pytest
 
 from consumer import __version__
 from tests.acceptance.command import Command, Launcher
-from tests.acceptance.stack import API_TOKEN, Aws, Site, eventually, site_of
+from tests.acceptance.stack import API_TOKEN, Site, eventually
 from tests.doubles.strict_gcs import Fault, Gate
-
-
-@pytest.fixture(scope="module")
-def shared_site(aws: Aws) -> Iterator[Site]:
-    with site_of(aws) as site:
-        yield site
 
 
 @pytest.fixture(scope="module")

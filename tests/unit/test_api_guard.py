@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from consumer.api import ApiConfig, build_api
-from consumer.api_guard import host_header_is_loopback, is_loopback
+from consumer.api_guard import host_header_is_loopback
+from consumer.setting_types import is_loopback
 from tests.unit.scripted_service import MANY, ONE, REAL, TOKEN, WANTED, Scripted, client
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ import socket
 import ssl
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -23,19 +23,12 @@ from consumer.adapters.gcs_client import GcsClient
 from consumer.adapters.gcs_session import GcsSession
 from consumer.adapters.http import Body, new_session, retry_after, translate_transport, with_retries
 from consumer.errors import Kind, PreconditionFailed, Reason, ReplicatorError
-from consumer.model import CarriedMetadata, Event, NewObject, OperationRetried
+from consumer.model import CarriedMetadata, NewObject, OperationRetried
+from tests.doubles.recorder import Recorder
 
 pytestmark = pytest.mark.anyio
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-@dataclass
-class Recorder:
-    events: list[Event] = field(default_factory=list)
-
-    def emit(self, event: Event, /) -> None:
-        self.events.append(event)
 
 
 @pytest.fixture(autouse=True)
