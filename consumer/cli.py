@@ -100,7 +100,7 @@ def replicate(
         outcomes: AsyncIterator[Outcome] = replicate_objects(settings, refs)
         async for outcome in outcomes:
             typer.echo(_line(outcome))
-            if outcome.failed or outcome.result in (Result.MISSING, Result.IGNORED):
+            if outcome.failed or outcome.result in (Result.MISSING, Result.DELETED, Result.IGNORED):
                 worst = Exit.FAILED
         return worst
 
@@ -211,9 +211,13 @@ def _line(outcome: Outcome) -> str:
     source = outcome.event.ref.uri
     if outcome.failure is not None:
         return f"failed              {source}: {outcome.reason}: {outcome.failure}"
+    if outcome.result is Result.DELETED:
+        return (
+            f"missing {outcome.event.ref.uri} does not exist; its replica {outcome.destination} was deleted"
+        )
     if outcome.result is Result.MISSING:
         return f"missing             {source} does not exist"
-    details = f"{outcome.size} bytes, crc32c {outcome.crc32c}, verified by {outcome.verification}"
+    details = f"{outcome.size} bytes, crc32c {outcome.crc32c}, verified by {outcome.verification or 'comparison'}"
     return f"{outcome.result:<19} {source} -> {outcome.destination} ({details})"
 
 

@@ -45,10 +45,6 @@ class Copy:
 
     if_generation: int
 
-    @property
-    def reason(self) -> Reason:
-        return Reason.OVERWRITTEN if self.if_generation else Reason.CREATED
-
 
 @dataclass(frozen=True, slots=True)
 class Delete:
@@ -120,7 +116,9 @@ def decide(
 
 
 def _decide_gone(event: ObjectEvent, replica: Replica | None, policy: Policy) -> Decision:
-    if event.kind is EventKind.MANUAL:
+    if event.kind is EventKind.MANUAL and not (
+        policy.replicate_deletes and replica is not None and is_ours(replica, event.ref)
+    ):
         return Done(Result.MISSING, Reason.SOURCE_MISSING)
     if event.kind is EventKind.DELETED or policy.replicate_deletes:
         if replica is None:

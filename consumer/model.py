@@ -27,7 +27,7 @@ class EventKind(StrEnum):
     DELETED = "deleted"
     IGNORED = "ignored"
     MANUAL = "manual"
-    """Asked for by a person (HTTP, CLI): a missing source is an answer, never a deletion."""
+    """Asked for by a person (HTTP, CLI): a missing source is an answer, not a failure."""
 
 
 @dataclass(frozen=True, slots=True)

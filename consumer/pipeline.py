@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from consumer.admission import Slots, spread
+from consumer.cancellation import finish
 from consumer.errors import Kind, LeaseLost, ReplicatorError
 from consumer.lease import Lease, LeaseKeeper
 from consumer.model import (
@@ -91,16 +92,16 @@ class Pipeline:
                     task.uncancel()
                     self._observer.emit(LeaseEnded(delivery))
                     return
-                await _uninterrupted(self._release(delivery))
+                await finish(self._release(delivery), seconds=_LAST_CALL_SECONDS)
                 raise
             lease.settling = True
-            await _uninterrupted(self._carry_out(lease, verdict, records))
+            await finish(self._carry_out(lease, verdict, records), seconds=_LAST_CALL_SECONDS)
         finally:
             self._leases.drop(lease)
             self.in_flight -= 1
             self._waiting.discard(task)
             if started:
-                self._slots.release()
+                self._slots.release_used()
 
     def release_waiting(self) -> None:
         """Gives the messages back that still wait for their slot; for a drain."""
@@ -220,7 +221,14 @@ class Pipeline:
             self._observer.emit(SettleFailed(delivery, "dead_letter", Failure.of(refused)))
             await self._retry(delivery, records, later)
             return
-        await self._queue.ack(delivery)
+        try:
+            await self._queue.ack(delivery)
+        except LeaseLost:
+            raise
+        except ReplicatorError as failed:
+            # It comes again, and so does its letter: rather twice than never.
+            self._observer.emit(SettleFailed(delivery, "ack", Failure.of(failed)))
+            return
         self._observer.emit(
             MessageSettled(delivery, Settlement.DEAD_LETTERED, records, reason, error, source_uri=uri)
         )
@@ -259,19 +267,3 @@ async def judge(gate: Gate, outcome: Outcome, *, may_close: bool = True) -> Outc
 
 def _unavailable(outcome: Outcome) -> bool:
     return outcome.failure is not None and outcome.failure.kind is Kind.UNAVAILABLE
-
-
-async def _uninterrupted(work: Awaitable[None]) -> None:
-    """Awaits to the end however often it is cancelled, from then on a few seconds at most; the cancellation follows."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            if cancelled is None:
-                asyncio.get_running_loop().call_later(_LAST_CALL_SECONDS, task.cancel)
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    task.result()

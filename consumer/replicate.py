@@ -16,6 +16,7 @@ from typing import Final
 
 from consumer import identity
 from consumer.admission import MemoryBudget
+from consumer.cancellation import finish
 from consumer.decide import Compare, Copy, Decision, Delete, Done, Policy, Refuse, decide
 from consumer.errors import (
     Kind,
@@ -48,16 +49,40 @@ MAX_OBJECT_SIZE: Final = 5 * 1024**4
 """Bytes; the limit of both stores (GCS, "Quotas and limits": 5 TiB per object)."""
 
 _ROUNDS: Final = 5
+_LOOK_SECONDS: Final = 10.0
+"""How long a cancelled copy may still take whose write is out: it has to be looked after."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Written:
-    """What a write of ours tried whose answer got lost: the destination may show it after all."""
+    """A write of ours, done or tried: of which source state, and what it replaced (None: nothing was there)."""
 
     source: SourceObject
     crc32c: int
     verification: str
-    reason: Reason
+    replaced: Replica | None
+
+    @property
+    def reason(self) -> Reason:
+        return Reason.CREATED if self.replaced is None else Reason.OVERWRITTEN
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """The writes of one event so far. `unanswered` may be visible after all; `out` says that a change was asked for
+    and that nobody has looked since whether it was still the right one."""
+
+    unanswered: list[_Written] = field(default_factory=list)
+    out: bool = False
+    _asked_to_stop: bool = False
+
+    def begin(self) -> None:
+        self.out = True
+
+    def may_stop(self) -> bool:
+        """Not while a change is out, unless this is asked again: the whole program stops then."""
+        again, self._asked_to_stop = self._asked_to_stop, True
+        return again or not self.out
 
 
 class Replicator:
@@ -103,7 +128,7 @@ class Replicator:
                 if turn.shared is not None:
                     outcome = _shared(turn.shared, event)
                 else:
-                    outcome = turn.result = await self._rounds(event, name, optimistic)
+                    outcome = turn.result = await self._until_equal(event, name, optimistic)
         except ReplicatorError as error:
             outcome = failed(event, Failure.of(error))
         except Exception as error:  # noqa: BLE001 - one object's defect must not stop the others
@@ -124,32 +149,51 @@ class Replicator:
 
     # --- deciding -----------------------------------------------------------------------------------------------
 
-    async def _rounds(self, event: ObjectEvent, name: str, optimistic: bool) -> Outcome:
-        """Decides and acts until the destination agrees, a bounded number of times."""
-        written: list[_Written] = []
-        lost: ReplicatorError | None = None
+    async def _until_equal(self, event: ObjectEvent, name: str, optimistic: bool) -> Outcome:
+        """Decides and acts until the destination agrees, a bounded number of times.
+
+        A cancellation is obeyed at once, but not between a change of the destination and the look after it: the
+        message may be somebody else's by then and settled, and nobody would ever look again.
+        """
+        attempts = _Attempts()
+        outcome, lost = None, None
         may_be_small = event.size is None or event.size <= self._small_limit
         if optimistic and may_be_small and event.kind is not EventKind.DELETED:
+            unseen = self._write_unseen(event, name, attempts)
+            if self._policy.replicate_deletes:
+                unseen = finish(unseen, seconds=_LOOK_SECONDS, may_stop=attempts.may_stop)
             try:
-                outcome = await self._write_unseen(event, name, written)
-                if outcome is not None:
-                    return outcome
+                outcome = await unseen
             except (PreconditionFailed, SourceChanged, SourceGone) as error:
                 lost = error
+        if outcome is None:
+            rounds = self._rounds(event, name, attempts, lost)
+            outcome = await finish(rounds, seconds=_LOOK_SECONDS, may_stop=attempts.may_stop)
+        return outcome
+
+    async def _rounds(
+        self, event: ObjectEvent, name: str, attempts: _Attempts, lost: ReplicatorError | None
+    ) -> Outcome:
         for _ in range(_ROUNDS):
             try:
-                outcome = await self._one_round(event, name, written)
+                outcome = await self._one_round(event, name, attempts)
                 if outcome is not None:
                     return outcome
             except (PreconditionFailed, SourceChanged, SourceGone, SessionGone) as error:
                 lost = error
+        if isinstance(lost, SessionGone):
+            raise ReplicatorError(
+                Reason.SESSION_LOST,
+                f"the upload session of {event.ref.uri} was lost again and again",
+                operation="storage.objects.create",
+            ) from lost
         raise ReplicatorError(
             Reason.SOURCE_CHANGED if isinstance(lost, SourceChanged) else Reason.CONTENTION,
             f"{event.ref.uri} or its replica kept changing while it was copied",
             kind=Kind.RETRYABLE,
         ) from lost
 
-    async def _write_unseen(self, event: ObjectEvent, name: str, written: list[_Written]) -> Outcome | None:
+    async def _write_unseen(self, event: ObjectEvent, name: str, attempts: _Attempts) -> Outcome | None:
         """One GET, one upload at generation 0: itself the statement "absent", checked at the commit.
 
         None when the object is too large to move its bytes before the destination was looked at.
@@ -157,13 +201,13 @@ class Replicator:
         async with self._open(event, None) as (stream, reserved):
             if not reserved or stream.source.size > self._small_limit:
                 return None
-            return await self._copy(event, name, stream, Copy(0), written)
+            return await self._copy(event, name, stream, None, attempts)
 
-    async def _one_round(self, event: ObjectEvent, name: str, written: list[_Written]) -> Outcome | None:
+    async def _one_round(self, event: ObjectEvent, name: str, attempts: _Attempts) -> Outcome | None:
         replica = await self._destination.stat(name)
-        mine = _lost_response(replica, written)
+        mine = _lost_response(replica, attempts.unanswered)
         if mine is not None and replica is not None:
-            return await self._copied(event, mine, replica, created=mine.reason is Reason.CREATED)
+            return await self._look_after(event, mine, replica)
         source = await self._head(event)
         decision: Decision | None = decide(event, source, replica, self._policy)
         if isinstance(decision, Compare):
@@ -174,13 +218,13 @@ class Replicator:
             case Refuse(failure):
                 return failed(event, failure)
             case Delete(generation):
-                await self._destination.delete(name, generation)
-                return Outcome(event, Result.DELETED, Reason.SOURCE_DELETED)
+                attempts.begin()
+                return await self._delete(event, name, generation)
             case Copy():
                 async with self._open(event, source) as (stream, reserved):
                     if not reserved or source is None or not identity.same_state(stream.source, source):
                         return None  # it changed between the two reads: decide again
-                    return await self._copy(event, name, stream, decision, written)
+                    return await self._copy(event, name, stream, replica, attempts)
         return None
 
     async def _head(self, event: ObjectEvent) -> SourceObject | None:
@@ -195,7 +239,8 @@ class Replicator:
             self._budget.reserve(STREAM_RESERVATION),
             self._source.open(event.ref, event.region) as stream,
         ):
-            crc32c = await crc32c_of(stream)
+            # A wrong byte on the way must not make an equal object a different one, which is never looked at again.
+            crc32c = await crc32c_of(stream, await self._choose_proof(stream.source))
             decision = decide(event, stream.source, replica, self._policy, source_crc32c=crc32c)
             return None if isinstance(decision, Compare) else decision
 
@@ -220,8 +265,14 @@ class Replicator:
         return STREAM_RESERVATION if size is None or size > self._small_limit else max(size, 1)
 
     async def _copy(
-        self, event: ObjectEvent, name: str, stream: SourceStream, decision: Copy, written: list[_Written]
-    ) -> Outcome:
+        self,
+        event: ObjectEvent,
+        name: str,
+        stream: SourceStream,
+        replaced: Replica | None,
+        attempts: _Attempts,
+    ) -> Outcome | None:
+        """Writes what the stream brings over exactly `replaced`, or where nothing is."""
         source = stream.source
         if source.size > MAX_OBJECT_SIZE:
             raise ReplicatorError(
@@ -232,22 +283,25 @@ class Replicator:
         new = NewObject(
             name,
             source.size,
-            decision.if_generation,
+            replaced.generation if replaced else 0,
             source.carried,
             identity.identity(source) | {identity.VERIFICATION: grade},
         )
         try:
             if source.size <= self._small_limit:
-                replica = await copy_small(stream, self._destination, new, proof)
+                replica = await copy_small(stream, self._destination, new, proof, attempts.begin)
             else:
-                replica = await copy_large(self._source, stream, self._destination, new, proof)
+                replica = await copy_large(
+                    self._source, stream, self._destination, new, proof, attempts.begin
+                )
         except PreconditionFailed as error:
             if error.maybe_ours:
-                written.append(_Written(source, proof.crc32c, grade, decision.reason))
+                attempts.unanswered.append(_Written(source, proof.crc32c, grade, replaced))
+            else:
+                attempts.out = False
             raise
         await self._check_commit(replica, source, proof)
-        done = _Written(source, proof.crc32c, grade, decision.reason)
-        return await self._copied(event, done, replica, created=decision.if_generation == 0)
+        return await self._look_after(event, _Written(source, proof.crc32c, grade, replaced), replica)
 
     async def _choose_proof(self, source: SourceObject) -> Proof:
         part_sizes = await self._source.part_sizes(source) if needs_part_sizes(source) else None
@@ -255,24 +309,39 @@ class Replicator:
 
     async def _check_commit(self, replica: Replica, source: SourceObject, proof: Proof) -> None:
         """The store checked the CRC32C before the commit; that its answer says so too is the last proof."""
-        crc32c = proof.crc32c if replica.crc32c is None else replica.crc32c
-        if replica.size == source.size and crc32c == proof.crc32c:
+        if _is_right(replica, source, proof):
             return
+        now = await self._destination.stat(replica.name)
+        if now is not None and now.generation == replica.generation and _is_right(now, source, proof):
+            return  # it was the answer that got spoiled on its way, not the object
         await self._destination.delete(replica.name, replica.generation)
+        crc32c = "none" if replica.crc32c is None else f"{replica.crc32c:08x}"
         raise ReplicatorError(
             Reason.CHECKSUM_MISMATCH,
-            f"the destination committed {replica.size} bytes with CRC32C {crc32c:08x} instead of {source.size} "
+            f"the destination committed {replica.size} bytes with CRC32C {crc32c} instead of {source.size} "
             f"with {proof.crc32c:08x}; that generation was deleted",
             operation="storage.objects.create",
         )
 
-    async def _copied(
-        self, event: ObjectEvent, done: _Written, replica: Replica, *, created: bool
-    ) -> Outcome:
-        if created and self._policy.replicate_deletes and await self._head(event) is None:
-            # The copy was slower than a deletion whose event found nothing to delete.
-            await self._destination.delete(replica.name, replica.generation)
-            return Outcome(event, Result.DELETED, Reason.SOURCE_DELETED)
+    # --- looking once more --------------------------------------------------------------------------------------
+
+    async def _look_after(self, event: ObjectEvent, done: _Written, replica: Replica) -> Outcome | None:
+        """The outcome of a write that is visible now; None when it has to be decided again.
+
+        The source may have changed while the bytes were on their way, and the event of that change may have been
+        settled before they became visible: by somebody who found nothing to delete, or who saw the replica that
+        we then replaced and took an object that had come back (a restored version, the same bytes put again within
+        the second) for replicated. Every other change has an event that comes after us.
+        """
+        deletes = self._policy.replicate_deletes
+        if done.replaced is not None or deletes:
+            now = await self._head(event)
+            if now is None and deletes:
+                return await self._delete(event, replica.name, replica.generation)
+            if now is not None and not identity.same_state(now, done.source):
+                seen = done.replaced and decide(event, now, done.replaced, self._policy)
+                if isinstance(seen, (Done, Compare)):
+                    return None
         return Outcome(
             event,
             Result.COPIED,
@@ -283,10 +352,21 @@ class Replicator:
             verification=done.verification,
         )
 
+    async def _delete(self, event: ObjectEvent, name: str, generation: int) -> Outcome | None:
+        """Deletes our replica; None when the source is back, taken for replicated by whoever still saw it."""
+        await self._destination.delete(name, generation)
+        if await self._head(event) is not None:
+            return None
+        return Outcome(event, Result.DELETED, Reason.SOURCE_DELETED)
 
-def _lost_response(replica: Replica | None, written: list[_Written]) -> _Written | None:
+
+def _is_right(replica: Replica, source: SourceObject, proof: Proof) -> bool:
+    return replica.size == source.size and replica.crc32c in (None, proof.crc32c)
+
+
+def _lost_response(replica: Replica | None, unanswered: list[_Written]) -> _Written | None:
     """The write of ours that the destination shows after all, its answer having been lost; or None."""
-    for attempt in written:
+    for attempt in unanswered:
         if (
             replica is not None
             and identity.same_identity(replica, attempt.source)
@@ -308,7 +388,10 @@ def _done(
         size=replica.size,
         generation=replica.generation,
         crc32c=None if replica.crc32c is None else encode_crc32c(replica.crc32c),
-        verification=replica.metadata.get(identity.VERIFICATION),
+        # On a foreign object it would be the grade of another source's copy.
+        verification=replica.metadata.get(identity.VERIFICATION)
+        if identity.is_ours(replica, event.ref)
+        else None,
     )
 
 

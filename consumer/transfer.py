@@ -35,8 +35,19 @@ _RECOVERIES_WITHOUT_PROGRESS: Final = 4
 Sleep = Callable[[float], Awaitable[None]]
 
 
+def _unheard() -> None: ...
+
+
+Committing = Callable[[], None]
+"""Called right before the request that makes the object visible: from then on its answer has to be looked after."""
+
+
 async def copy_small(
-    stream: SourceStream, destination: DestinationStore, new: NewObject, proof: Proof
+    stream: SourceStream,
+    destination: DestinationStore,
+    new: NewObject,
+    proof: Proof,
+    committing: Committing = _unheard,
 ) -> Replica:
     """Reads all of the source, proves it, and writes it in one request."""
     body: list[bytes] = []
@@ -45,6 +56,7 @@ async def copy_small(
         if proof.feed(piece):
             await proof.drain()
     await proof.verify()
+    committing()
     return await destination.create(new, body, proof.crc32c)
 
 
@@ -54,37 +66,47 @@ async def copy_large(
     destination: DestinationStore,
     new: NewObject,
     proof: Proof,
+    committing: Committing = _unheard,
     *,
     sleep: Sleep = asyncio.sleep,
 ) -> Replica:
     """Streams the source through a resumable session; on any error the session is dropped, and nothing is visible."""
     session = await destination.start_session(new)
     try:
-        return await _LargeCopy(source_store, stream.source, session, proof, sleep).run(stream)
+        copy = _LargeCopy(source_store, stream.source, session, proof, committing, sleep)
+        return await copy.run(stream)
     except BaseException:
         with suppress(Exception):
             await session.cancel()
         raise
 
 
-async def crc32c_of(stream: SourceStream) -> int:
-    """The CRC32C of the whole source, read and thrown away; raises `truncated` when bytes are missing."""
-    crc = 0
+async def crc32c_of(stream: SourceStream, proof: Proof) -> int:
+    """The CRC32C of the whole source, read, proved and thrown away; raises as `Proof.verify` does."""
     async for piece in stream.pieces():
-        crc = google_crc32c.extend(crc, piece)
-    return crc
+        if proof.feed(piece):
+            await proof.drain()
+    await proof.verify()
+    return proof.crc32c
 
 
 class _LargeCopy:
     """One upload session and what is known of it. Offsets are bytes from the start of the object."""
 
     def __init__(
-        self, store: SourceStore, source: SourceObject, session: UploadSession, proof: Proof, sleep: Sleep
+        self,
+        store: SourceStore,
+        source: SourceObject,
+        session: UploadSession,
+        proof: Proof,
+        committing: Committing,
+        sleep: Sleep,
     ) -> None:
         self._store = store
         self._source = source
         self._session = session
         self._proof = proof
+        self._committing = committing
         self._sleep = sleep
         self._size = source.size
         # The tail is at least one byte, so that the session cannot be complete before the commit.
@@ -159,6 +181,7 @@ class _LargeCopy:
         return await self._commit(self._tail)
 
     async def _commit(self, tail: bytes) -> Replica:
+        self._committing()
         return await self._session.commit(self._head_end, tail, self._proof.crc32c)
 
     async def _head(

@@ -7,6 +7,12 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import Phase, settings
+
+# More of everything that is drawn at random; `make test-deep`.
+settings.register_profile("deep")
+# The first failure is enough: nobody reads the example.
+settings.register_profile("any-failure", phases=(Phase.explicit, Phase.generate), database=None)
 
 NO_SKIPS_VARIABLE = "REPLICATOR_NO_SKIPS"
 

@@ -147,6 +147,26 @@ def test_replicate_exits_1_when_an_object_is_missing_or_fails_and_copies_the_res
     assert site.replicas() == {"foreign": b"theirs", "good": b"good"}
 
 
+def test_replicate_deletes_the_replica_that_outlived_its_source_where_deletes_are_propagated(
+    site: Site, launch: Launcher
+) -> None:
+    site.put("stale", b"stale", quiet=True)
+    uri = f"s3://{site.quiet_bucket}/stale"
+    assert ended(launch("replicate", uri, env=site.env())) == 0
+    site.aws.s3.delete_object(Bucket=site.quiet_bucket, Key="stale")
+
+    kept = launch("replicate", uri, env=site.env())
+    assert ended(kept) == 1
+    assert site.replicas() == {"stale": b"stale"}
+    command = launch("replicate", uri, env=site.env(REPLICATE_DELETES="true"))
+    assert ended(command) == 1
+    assert (
+        command.stdout
+        == f"missing             {uri} does not exist; its replica gs://{site.destination}/stale was deleted\n"
+    )
+    assert site.replicas() == {}
+
+
 @pytest.mark.parametrize("uri", ["bucket/key", "s3://bucket/"])
 def test_replicate_of_what_is_no_uri_exits_2(site: Site, launch: Launcher, uri: str) -> None:
     command = launch("replicate", uri, env=site.env())
