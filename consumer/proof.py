@@ -89,10 +89,33 @@ _ALGORITHMS: Final[dict[str, Callable[[], _Digest]]] = {
     "crc64nvme": _crc64nvme,
     "crc32": _crc32,
     "sha256": _hashlib("sha256"),
+    "sha512": _hashlib("sha512"),
     "sha1": _hashlib("sha1"),
+    "md5": _hashlib("md5"),
 }
 CHECKSUM_ALGORITHMS: Final = tuple(_ALGORITHMS)
-_RUN_IN_THREADS: Final = frozenset({"sha256", "sha1", "md5"})
+_RUN_IN_THREADS: Final = frozenset({"sha256", "sha512", "sha1", "md5"})
+_WIDTHS: Final = {
+    "crc32c": 4,
+    "crc64nvme": 8,
+    "crc32": 4,
+    "sha256": 32,
+    "sha512": 64,
+    "sha1": 20,
+    "md5": 16,
+}
+_PART_COUNT: Final = re.compile(r"-\d{1,5}")
+
+
+def is_checksum(algorithm: str, value: str) -> bool:
+    """Whether this can be such a checksum as S3 writes it; anything else could only fail a good object for ever."""
+    encoded, dash, count = value.partition("-")
+    if dash and not _PART_COUNT.fullmatch(dash + count):
+        return False
+    try:
+        return len(base64.b64decode(encoded, validate=True)) == _WIDTHS[algorithm]
+    except ValueError:
+        return False
 
 
 class _PartsDigest:
@@ -135,7 +158,13 @@ class Proof:
     """
 
     def __init__(
-        self, source: SourceObject, grade: Grade, algorithm: str, digest: _Digest | None, expected: bytes
+        self,
+        source: SourceObject,
+        grade: Grade,
+        algorithm: str,
+        digest: _Digest | None,
+        expected: bytes,
+        promise: str = "",
     ) -> None:
         self.grade = grade
         self.crc32c = 0
@@ -144,6 +173,7 @@ class Proof:
         self._algorithm = algorithm
         self._digest = digest
         self._expected = expected
+        self._promise = promise
         self._threaded = algorithm in _RUN_IN_THREADS
         self._batch: list[bytes] = []
         self._batched = 0
@@ -196,7 +226,7 @@ class Proof:
         if actual != self._expected:
             raise ReplicatorError(
                 Reason.CHECKSUM_MISMATCH,
-                f"the bytes read from {self._source.ref.uri} do not match its {self._algorithm}: "
+                f"the bytes read from {self._source.ref.uri} do not match its {self._promise}: "
                 f"expected {self._expected.hex()}, got {actual.hex()}",
                 operation="s3:GetObject",
             )
@@ -224,7 +254,9 @@ def needs_part_sizes(source: SourceObject) -> bool:
     """Whether only the sizes of its parts can prove this source."""
     if source.md5_etag or (source.checksums and not source.checksums_composite):
         return False
-    return MULTIPART_ETAG.fullmatch(source.etag) is not None
+    # Under KMS or SSE-C the parts' MD5s say nothing, so parts without checksums of their own prove nothing.
+    provable = bool(source.checksums) or not source.encrypted_etag
+    return provable and MULTIPART_ETAG.fullmatch(source.etag) is not None
 
 
 def choose_proof(source: SourceObject, part_sizes: Sequence[int] | None = None) -> Proof:
@@ -234,10 +266,11 @@ def choose_proof(source: SourceObject, part_sizes: Sequence[int] | None = None) 
             if algorithm in source.checksums:
                 expected = base64.b64decode(source.checksums[algorithm])
                 digest = _SHARED if algorithm == "crc32c" else new()
-                return Proof(source, Grade.CHECKSUM, algorithm, digest, expected)
+                promise = f"{algorithm} checksum"
+                return Proof(source, Grade.CHECKSUM, algorithm, digest, expected, promise)
     if source.md5_etag:
         md5 = _hashlib("md5")()
-        return Proof(source, Grade.MD5, "md5", md5, bytes.fromhex(source.etag))
+        return Proof(source, Grade.MD5, "md5", md5, bytes.fromhex(source.etag), "MD5 (its ETag)")
     if part_sizes and sum(part_sizes) == source.size:
         proof = _parts_proof(source, part_sizes)
         if proof is not None:
@@ -246,14 +279,16 @@ def choose_proof(source: SourceObject, part_sizes: Sequence[int] | None = None) 
 
 
 def _parts_proof(source: SourceObject, part_sizes: Sequence[int]) -> Proof | None:
+    parts = f"{len(part_sizes)} parts"
     if source.checksums_composite:
         for algorithm, new in _ALGORITHMS.items():
             value, _, count = source.checksums.get(algorithm, "").partition("-")
             if value and count in ("", str(len(part_sizes))):
                 digest = _PartsDigest(new, part_sizes)
-                return Proof(source, Grade.PARTS, algorithm, digest, base64.b64decode(value))
+                promise = f"composite {algorithm} checksum of {parts}"
+                return Proof(source, Grade.PARTS, algorithm, digest, base64.b64decode(value), promise)
     etag = MULTIPART_ETAG.fullmatch(source.etag)
     if etag is None or int(etag[2]) != len(part_sizes) or source.encrypted_etag:
         return None
     digest = _PartsDigest(_hashlib("md5"), part_sizes)
-    return Proof(source, Grade.PARTS, "md5", digest, bytes.fromhex(etag[1]))
+    return Proof(source, Grade.PARTS, "md5", digest, bytes.fromhex(etag[1]), f"multipart ETag of {parts}")

@@ -16,6 +16,7 @@ from consumer.adapters.aws import AwsCredentials, Endpoints
 from consumer.adapters.http import proxy_for, retry_after, translate_transport, with_retries
 from consumer.adapters.s3_errors import error_code, translate_s3_error
 from consumer.adapters.s3_headers import read_source_object
+from consumer.adapters.s3_parts import ask_each_part
 from consumer.adapters.sigv4 import Signer, quote_key
 from consumer.errors import Reason, ReplicatorError, SourceChanged, SourceGone
 from consumer.model import ObjectRef, SourceObject
@@ -24,9 +25,6 @@ from consumer.ports import Observer
 from consumer.proof import MULTIPART_ETAG
 
 _MOST_BUCKETS: Final = 10_000
-_ASK_EACH_UP_TO: Final = 32
-"""Parts. Unequal ones could add up like equal ones, and their object would fail for ever; with many it is too unlikely
-to pay for a request each."""
 _RIGHT_REGION: Final = re.compile(
     rb"<Code>AuthorizationHeaderMalformed</Code>.*<Region>([a-z0-9-]+)</Region>", re.DOTALL
 )
@@ -42,6 +40,10 @@ _ANSWERS: Final = frozenset(
 
 
 T = TypeVar("T")
+
+
+class _PartRefused(ReplicatorError):
+    """A HEAD of one part was refused, with whatever credentials we have."""
 
 
 class S3Stream:
@@ -169,24 +171,11 @@ class S3Source:
         return await call()
 
     async def part_sizes(self, source: SourceObject) -> Sequence[int] | None:
-        """The part sizes, each asked for by a HEAD; of many parts the first and the last, when all may be alike."""
+        """The part sizes, each asked for by a HEAD."""
         etag = MULTIPART_ETAG.fullmatch(source.etag)
         if etag is None:
             return None
-        count = int(etag[2])
-        first = await self._part_size(source, 1)
-        last = await self._part_size(source, count) if count > 1 and first is not None else first
-        if first is None or last is None:
-            return None
-        if count > _ASK_EACH_UP_TO and first * (count - 1) + last == source.size:
-            return [first] * (count - 1) + [last]
-        sizes = [first]
-        for number in range(2, count):
-            size = await self._part_size(source, number)
-            if size is None:
-                return None
-            sizes.append(size)
-        return [*sizes, last] if count > 1 else sizes
+        return await ask_each_part(int(etag[2]), lambda number: self._part_size(source, number))
 
     async def _part_size(self, source: SourceObject, number: int) -> int | None:
         async def call() -> int | None:
@@ -196,8 +185,13 @@ class S3Source:
                 if response.status == 412:
                     await self._check_unchanged(source)
                     return None  # a store that compares the part's own ETag (moto)
-                if response.status >= 500:
+                if response.status >= 500 or response.status == 429:
                     raise await self._refusal(source.ref, response)
+                if response.status in (400, 401, 403):
+                    # Without a body nobody knows why; the session may have expired while the parts were asked for.
+                    raise _PartRefused(
+                        Reason.CREDENTIALS, f"S3 answered {response.status}", operation="s3:HeadObject"
+                    )
                 if response.status not in (200, 206):
                     return None
                 length = response.headers.get("Content-Length", "")
@@ -206,7 +200,10 @@ class S3Source:
                     int(length) if length.isdigit() and "x-amz-mp-parts-count" in response.headers else None
                 )
 
-        return await with_retries("s3:HeadObject", call, self._observer)
+        try:
+            return await with_retries("s3:HeadObject", lambda: self._with_valid_keys(call), self._observer)
+        except _PartRefused:
+            return None  # a store that does not tell of parts
 
     async def _check_unchanged(self, source: SourceObject) -> None:
         headers = {"If-Match": f'"{source.etag}"'}

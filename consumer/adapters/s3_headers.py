@@ -15,7 +15,7 @@ import aiohttp
 from consumer.errors import Reason, ReplicatorError
 from consumer.identity import PREFIX
 from consumer.model import CarriedMetadata, ObjectRef, SourceObject
-from consumer.proof import CHECKSUM_ALGORITHMS
+from consumer.proof import CHECKSUM_ALGORITHMS, MULTIPART_ETAG, is_checksum
 
 _MD5_ETAG: Final = re.compile(r"[0-9a-f]{32}")
 _META: Final = "x-amz-meta-"
@@ -24,14 +24,21 @@ _META: Final = "x-amz-meta-"
 def read_source_object(ref: ObjectRef, response: aiohttp.ClientResponse, region: str | None) -> SourceObject:
     headers = response.headers
     etag = headers.get("ETag", "").removeprefix("W/").strip('"')
+    if not etag:
+        # A proxy's or login page's 200 must not become an object.
+        raise ReplicatorError(
+            Reason.SERVER_ERROR,
+            "what answered is not S3: an object's answer has no ETag",
+            hint="see whether S3_ENDPOINT_URL, or a proxy on the way, answers in S3's stead",
+            operation="s3:GetObject",
+        )
     version_id = headers.get("x-amz-version-id")
+    # Only in plaintext and under SSE-S3 is an ETag made of the bytes (AWS, "Object": ETag).
     encrypted = (
-        headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
+        headers.get("x-amz-server-side-encryption", "AES256") != "AES256"
         or "x-amz-server-side-encryption-customer-algorithm" in headers
     )
-    checksums = {
-        name: value for name in CHECKSUM_ALGORITHMS if (value := headers.get(f"x-amz-checksum-{name}"))
-    }
+    checksums, composite = read_checksums(headers, etag)
     return SourceObject(
         ref=ref,
         size=_size(headers),
@@ -40,12 +47,31 @@ def read_source_object(ref: ObjectRef, response: aiohttp.ClientResponse, region:
         version_id=None if version_id in (None, "", "null") else version_id,
         carried=read_carried(headers),
         checksums=checksums,
-        checksums_composite=headers.get("x-amz-checksum-type") == "COMPOSITE"
-        or any("-" in value for value in checksums.values()),
+        checksums_composite=composite,
         md5_etag=not encrypted and _MD5_ETAG.fullmatch(etag) is not None,
         encrypted_etag=encrypted,
         region=region,
     )
+
+
+def read_checksums(headers: Mapping[str, str], etag: str) -> tuple[dict[str, str], bool]:
+    """The whole object's checksums by algorithm, and whether they are checksums of its parts' checksums.
+
+    What cannot be understood for certain is left out: a lower grade is true, a wrong promise fails for ever.
+    """
+    if "Content-Range" in headers:
+        return {}, False  # S3 sends none with a range, or the part's that the range happens to be
+    checksums = {
+        name: value
+        for name in CHECKSUM_ALGORITHMS
+        if is_checksum(name, value := headers.get(f"x-amz-checksum-{name}", ""))
+    }
+    kind = headers.get("x-amz-checksum-type")
+    composite = kind == "COMPOSITE" or any("-" in value for value in checksums.values())
+    if kind is None and not composite and MULTIPART_ETAG.fullmatch(etag):
+        # A store that tells no type may mean either; CRC64NVME alone is always of the whole object.
+        checksums = {name: value for name, value in checksums.items() if name == "crc64nvme"}
+    return checksums, composite
 
 
 def _size(headers: Mapping[str, str]) -> int:
