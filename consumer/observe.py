@@ -184,7 +184,10 @@ class Telemetry:
             return
         fields = self._message(event.delivery, event.source_uri) | {"records": event.records}
         if event.reason is not None:
-            fields |= {"reason": event.reason.value, "kind": kind_of(event.reason).value}
+            fields["reason"] = event.reason.value
+            if settlement is Settlement.DEAD_LETTERED:
+                # Of a message that comes again, only the object's own line knows: in doubt a refusal is retryable.
+                fields["kind"] = kind_of(event.reason).value
         if event.error:
             fields["error"] = event.error
         if event.delay is not None:

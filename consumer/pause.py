@@ -17,6 +17,8 @@ from consumer.ports import DestinationStore, Observer, Queue, SourceStore
 
 FIRST_PROBE_SECONDS: Final = 1.0
 LONGEST_PROBE_SECONDS: Final = 30.0
+_ANSWER_SECONDS: Final = 90.0
+"""Above what any probe can take by its own time-outs: one that hangs must keep the gate neither shut nor undecided."""
 _TRUST_SECONDS: Final = 5.0
 """For how long one answer to a probe speaks for the failures of other messages."""
 _MOST_ANSWERS: Final = 1_000
@@ -29,6 +31,8 @@ _TROUBLE: Final = frozenset(
     }
 )
 """Passing for one call; when the probe meets it as well, every call does."""
+_A_LOOK: Final = Failure(Kind.RETRYABLE, Reason.UNEXPECTED, "", operation="s3:GetObject")
+"""No failure, only the side that is to be probed."""
 
 
 @dataclass(slots=True)
@@ -63,6 +67,7 @@ class Gate:
         self._answers: dict[tuple[str, str | None], _Answer] = {}
         self._listable: set[str] = set()
         self._good: set[str] = set()
+        self._unknown: asyncio.Queue[str] = asyncio.Queue()
         self._closed = asyncio.Event()
         self._asking = asyncio.Lock()
 
@@ -78,8 +83,10 @@ class Gate:
         await self._open.wait()
 
     def succeeded(self, bucket: str) -> None:
-        """Notes that an object of this bucket could be read."""
-        self._good.add(bucket)
+        """Notes that an object of this bucket could be read; `run` then finds out what a refused probe means there."""
+        if bucket not in self._good:
+            self._good.add(bucket)
+            self._unknown.put_nowait(bucket)
 
     async def judge(self, failure: Failure, bucket: str, *, may_close: bool = True) -> Failure:
         """The failure as a probe shows it: shared by all (the gate is closed then), or this object's own.
@@ -114,9 +121,20 @@ class Gate:
 
     async def run(self) -> None:
         """Probes while closed, less and less often, and opens."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._get_to_know())
+            # Not a task of its own: one that is cancelled by mistake would end unnoticed by whoever keeps this running.
+            await self._open_in_time()
+
+    async def _get_to_know(self) -> None:
+        """Probes each bucket once while it works: only then does a probe that is refused later tell of a right lost."""
+        while True:
+            bucket = await self._unknown.get()
+            await self._probe(_A_LOOK, bucket)
+
+    async def _open_in_time(self) -> None:
         while True:
             await self._closed.wait()
-            self._closed.clear()
             delay = FIRST_PROBE_SECONDS
             while self._failure is not None:
                 await self._sleep(delay)
@@ -127,6 +145,7 @@ class Gate:
 
     def _reopen(self, failure: Failure) -> None:
         self._failure = None
+        self._closed.clear()
         self._answers.clear()
         self._open.set()
         self._observer.emit(Resumed(failure.reason, self._clock() - self._since))
@@ -147,21 +166,28 @@ class Gate:
             return known.failure
 
     async def _probe(self, failure: Failure, bucket: str | None) -> Failure | None:
-        side = _side(failure)
         try:
-            if side == "queue":
-                if self._queue is not None:
-                    await self._queue.probe()
-            elif side == "destination":
-                await self._destination.probe()
-            else:
-                await self._source.probe(bucket)
-                if bucket is not None:
-                    self._listable.add(bucket)
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await self._look(_side(failure), bucket)
+        except TimeoutError:
+            return Failure(
+                Kind.RETRYABLE, Reason.TIMEOUT, "the probe got no answer", operation=failure.operation
+            )
         except ReplicatorError as error:
             found = Failure.of(error)
             return found if _may_be_shared(found) else None
         return None
+
+    async def _look(self, side: str, bucket: str | None) -> None:
+        if side == "queue":
+            if self._queue is not None:
+                await self._queue.probe()
+        elif side == "destination":
+            await self._destination.probe()
+        else:
+            await self._source.probe(bucket)
+            if bucket is not None:
+                self._listable.add(bucket)
 
 
 def _may_be_shared(failure: Failure) -> bool:

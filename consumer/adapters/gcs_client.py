@@ -93,6 +93,11 @@ def translating(call: Callable[[], Awaitable[T]], operation: str) -> Callable[[]
     async def translated() -> T:
         try:
             return await call()
+        except aiohttp.ClientPayloadError as error:
+            # Only an answer was cut short: what was asked for may be done, and may be asked for again.
+            raise ReplicatorError(
+                Reason.CONNECTION, "the answer ended too early", operation=operation
+            ) from _without_url(error)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise translate_transport(error, operation) from _without_url(error)
 
@@ -118,20 +123,20 @@ async def read_replica(response: aiohttp.ClientResponse, operation: str) -> Repl
     """The object that an answer describes; call within `translating`."""
     try:
         resource = json.loads(await response.read())
-    except ValueError as error:
-        raise ReplicatorError(
-            Reason.SERVER_ERROR, "the destination's answer is not JSON", operation=operation
-        ) from error
-    if not isinstance(resource, dict) or "generation" not in resource:
-        raise ReplicatorError(
-            Reason.SERVER_ERROR, "the destination's answer names no generation", operation=operation
+        if not isinstance(resource, dict) or "generation" not in resource:
+            raise ReplicatorError(
+                Reason.SERVER_ERROR, "the destination's answer names no generation", operation=operation
+            )
+        crc32c, md5 = resource.get("crc32c"), resource.get("md5Hash")
+        return Replica(
+            name=str(resource.get("name", "")),
+            generation=int(resource["generation"]),
+            size=int(resource.get("size", 0)),
+            crc32c=int.from_bytes(base64.b64decode(crc32c), "big") if crc32c else None,
+            md5=base64.b64decode(md5) if md5 else None,
+            metadata=resource.get("metadata") or {},
         )
-    crc32c, md5 = resource.get("crc32c"), resource.get("md5Hash")
-    return Replica(
-        name=str(resource.get("name", "")),
-        generation=int(resource["generation"]),
-        size=int(resource.get("size", 0)),
-        crc32c=int.from_bytes(base64.b64decode(crc32c), "big") if crc32c else None,
-        md5=base64.b64decode(md5) if md5 else None,
-        metadata=resource.get("metadata") or {},
-    )
+    except (ValueError, TypeError) as error:
+        raise ReplicatorError(
+            Reason.SERVER_ERROR, "the destination's answer cannot be read", operation=operation
+        ) from error

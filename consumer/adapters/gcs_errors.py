@@ -27,6 +27,7 @@ _BY_STATUS: Final[dict[int, Reason]] = {
     404: Reason.DESTINATION_BUCKET_MISSING,
     408: Reason.TIMEOUT,
     409: Reason.CONTENTION,
+    410: Reason.SESSION_LOST,
     429: Reason.THROTTLED,
 }
 _HINTS: Final[dict[Reason, str]] = {

@@ -6,6 +6,7 @@ The calls themselves are in `sqs_calls`, the gathering into batches of ten in `s
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -103,9 +104,16 @@ class SqsQueue:
             MessageAttributeNames=["All"],
         )
         received_at = _lease_start(asked_at, self._now())
-        return [
-            self._delivery(message, received_at, lease_seconds) for message in answer.get("Messages") or ()
-        ]
+        messages = answer.get("Messages") or ()
+        if not all(_is_intact(message.get("Body"), message.get("MD5OfBody")) for message in messages):
+            # Another key in a body that still parses would be "not found", and its message deleted.
+            self._in_background(self._give_back(messages))
+            raise ReplicatorError(
+                Reason.CHECKSUM_MISMATCH,
+                "a message's body does not match the MD5 that SQS sent with it",
+                operation="sqs:ReceiveMessage",
+            )
+        return [self._delivery(message, received_at, lease_seconds) for message in messages]
 
     async def ack(self, delivery: Delivery) -> None:
         """Deletes the message, together with others. Raises LeaseLost when its handle is no longer valid.
@@ -165,6 +173,10 @@ class SqsQueue:
         if not answer.get("MessageId"):
             raise ReplicatorError(
                 Reason.SERVER_ERROR, "SQS did not confirm the dead letter", operation=operation
+            )
+        if not _is_intact(delivery.body, answer.get("MD5OfMessageBody")):
+            raise ReplicatorError(
+                Reason.CHECKSUM_MISMATCH, "SQS stored another body as the dead letter", operation=operation
             )
 
     async def probe(self) -> None:
@@ -254,6 +266,9 @@ class SqsQueue:
             messages = (await poll).get("Messages") or ()
         except Exception:  # noqa: BLE001 - nobody waits for it any more, and a failed poll has brought nothing
             return
+        await self._give_back(messages)
+
+    async def _give_back(self, messages: Sequence[Mapping[str, Any]]) -> None:
         entries: list[Entry] = [
             {"ReceiptHandle": message["ReceiptHandle"], "VisibilityTimeout": 0} for message in messages
         ]
@@ -282,6 +297,11 @@ class SqsQueue:
             attributes=message.get("MessageAttributes") or {},
             source=self.source,
         )
+
+
+def _is_intact(body: str | None, md5: str | None) -> bool:
+    """Whether a body is the one whose MD5 SQS told; botocore does not look. True when nothing was told."""
+    return not md5 or hashlib.md5((body or "").encode(), usedforsecurity=False).hexdigest() == md5
 
 
 def _lease_start(asked_at: float, answered_at: float) -> float:

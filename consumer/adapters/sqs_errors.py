@@ -12,6 +12,7 @@ be harmless, and scrubbed even there.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -84,6 +85,26 @@ _SECRETS = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}|\S{120,}")
 _CLOCK_TEXT = re.compile(r"signature (?:expired|not yet current)", re.IGNORECASE)
 _CAP_TEXT = re.compile(r"total visibilitytimeout|beyond the limit", re.IGNORECASE)
 _LEASE_TEXT = re.compile(r"receipt ?handle|not available for visibility timeout change", re.IGNORECASE)
+
+
+class UnreadableAnswerError(Exception):
+    """A 200 whose body is no JSON: cut short, spoiled, or the page of a proxy or a login."""
+
+
+def refuse_unreadable(
+    response_dict: Mapping[str, Any] | None = None, parsed_response: Mapping[str, Any] | None = None, **_: Any
+) -> None:
+    """A handler of botocore's `response-received`: raises UnreadableAnswerError.
+
+    botocore takes such a body for an answer without content, which to a receive says that the queue is empty.
+    """
+    if not response_dict or not parsed_response or response_dict["status_code"] >= 300:
+        return
+    if parsed_response.keys() <= {"ResponseMetadata"}:
+        try:
+            json.loads(response_dict["body"] or b"{}")
+        except ValueError:
+            raise UnreadableAnswerError from None
 
 
 def translate(error: BaseException, operation: str) -> ReplicatorError:
@@ -168,6 +189,13 @@ def _unanswered(error: BaseException, operation: str) -> ReplicatorError:
     if isinstance(error, _NO_CREDENTIALS):
         return ReplicatorError(
             Reason.CREDENTIALS, f"no AWS credentials ({name})", hint=_CREDENTIALS_HINT, operation=operation
+        )
+    if isinstance(error, UnreadableAnswerError):
+        return ReplicatorError(
+            Reason.SERVER_ERROR,
+            "SQS's answer cannot be read",
+            hint=_ENDPOINT_HINT,
+            operation=operation,
         )
     if isinstance(error, vendor.ReadTimeoutError):
         return ReplicatorError(Reason.TIMEOUT, "SQS did not answer in time", operation=operation)

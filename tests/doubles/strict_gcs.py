@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import random
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -424,6 +425,32 @@ def _unquote(part: str) -> str:
     return unquote_to_bytes(part).decode("utf-8", "surrogateescape")
 
 
+_UPLOADS: tuple[Operation, ...] = ("multipart", "resumable_start", "resumable_put")
+_PASSING_FAULTS = (
+    Fault(_UPLOADS, status=503),
+    Fault(_UPLOADS, status=500, at="commit"),
+    Fault(_UPLOADS, status=429, reason="rateLimitExceeded", retry_after=1),
+    Fault(_UPLOADS, cut=True),
+    Fault(_UPLOADS, cut=True, at="body", after_bytes=2048),
+    Fault(_UPLOADS, cut=True, at="answer"),
+    Fault("multipart", corrupt_at=4000),
+    Fault("resumable_put", cut=True, at="body", after_bytes=3 * 2**20),
+    Fault("resumable_put", expire_session=410),
+    Fault("delete", status=503),
+    Fault("delete", cut=True, at="answer"),
+)
+"""What every client of the real service meets now and then, and has to get over."""
+
+
+async def _do_wrong_now_and_then(gcs: StrictGcs, seconds: float, seed: int) -> None:
+    chance = random.Random(seed)
+    while True:
+        await asyncio.sleep(chance.uniform(0.5, 1.5) * seconds)
+        # Rules that no request comes for must not pile up.
+        if len(gcs.pending_faults()) < 3:
+            gcs.inject(chance.choice(_PASSING_FAULTS))
+
+
 async def _run(arguments: argparse.Namespace) -> None:
     gcs = StrictGcs(
         host=arguments.host,
@@ -436,6 +463,8 @@ async def _run(arguments: argparse.Namespace) -> None:
         gcs.create_bucket(bucket)
     async with gcs:
         print(gcs.url, flush=True)
+        if arguments.fault_seconds:
+            await _do_wrong_now_and_then(gcs, arguments.fault_seconds, arguments.seed)
         await asyncio.Event().wait()
 
 
@@ -447,6 +476,8 @@ def main() -> None:
     parser.add_argument("--bucket", action="append", default=[])
     parser.add_argument("--discard", action="store_true", help="keep sizes and hashes, not bodies")
     parser.add_argument("--sha256", action="store_true", help="add doubleSha256 to every object resource")
+    parser.add_argument("--fault-seconds", type=float, help="one passing fault about every so many seconds")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of faults")
     arguments = parser.parse_args()
     with contextlib.suppress(ImportError):
         # A double must not be the bottleneck of a bench.

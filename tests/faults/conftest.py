@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import aiohttp
 import boto3
 import pytest
 import stamina
+import structlog
 
 from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
 from consumer.adapters.gcs import GcsDestination
@@ -22,10 +25,11 @@ from consumer.adapters.gcs_client import Token
 from consumer.adapters.http import new_session
 from consumer.adapters.s3 import S3Source
 from consumer.admission import MemoryBudget
+from consumer.app import App
 from consumer.decide import Policy
+from consumer.logs import configure_logging
 from consumer.model import (
     MIB,
-    Event,
     EventKind,
     ObjectEvent,
     ObjectRef,
@@ -35,32 +39,25 @@ from consumer.model import (
 )
 from consumer.replicate import Replicator
 from consumer.transfer import copy_large
+from tests.acceptance.stack import KEY_ID, REGION, SECRET_KEY, Aws, moto_server
 from tests.doubles.faulty_s3 import FaultyS3
 from tests.doubles.gcs_objects import StoredObject
+from tests.doubles.recorder import Recorder
 from tests.doubles.strict_gcs import StrictGcs
+from tests.faults.scenarios.row import DESTINATION, KEY, SOURCE
 
-SOURCE = "incoming"
-DESTINATION = "replica"
-KEY = "folder/a key.bin"
 DEFAULT = Policy()
-
-
-@dataclass
-class Recorder:
-    """An observer that remembers."""
-
-    events: list[Event] = field(default_factory=list)
-
-    def emit(self, event: Event, /) -> None:
-        self.events.append(event)
-
-    @property
-    def retries(self) -> list[str]:
-        return [event.error for event in self.events if isinstance(event, OperationRetried)]
-
-    @property
-    def unexpected(self) -> list[BaseException]:
-        return [event.error for event in self.events if isinstance(event, UnexpectedError)]
+_LOGGERS = (
+    "root",
+    "consumer",
+    "botocore",
+    "boto3",
+    "s3transfer",
+    "urllib3",
+    "requests",
+    "google",
+    "aiobotocore",
+)
 
 
 @dataclass
@@ -98,8 +95,13 @@ class Lab:
         """
         event = ObjectEvent(kind, ObjectRef(SOURCE, key))
         outcome = await self.engine(policy, memory=memory).replicate(event, optimistic=optimistic)
-        assert self.recorder.unexpected == []
+        assert self.recorder.of(UnexpectedError) == []
         return outcome
+
+    @property
+    def retries(self) -> list[str]:
+        """Why calls were tried again."""
+        return [event.error for event in self.recorder.of(OperationRetried)]
 
     def replica(self, key: str = KEY) -> StoredObject | None:
         return self.gcs.object(DESTINATION, key)
@@ -181,3 +183,49 @@ async def lab(
         )
         destination = GcsDestination(http, NoToken(), recorder, bucket=DESTINATION, endpoint=gcs.url)
         yield Lab(s3, gcs, http, source, destination, recorder)
+
+
+# --- the whole daemon ---
+
+
+@pytest.fixture(scope="session")
+def sqs() -> Iterator[Aws]:
+    """moto's SQS, one for all tests; each has queues of its own."""
+    with moto_server() as server:
+        yield server
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """The program's log, one JSON object per line."""
+    root = logging.getLogger()
+    handlers, levels = root.handlers[:], {name: logging.getLogger(name).level for name in _LOGGERS}
+    stream = io.StringIO()
+    configure_logging("INFO", "json", stream=stream)
+    yield stream
+    root.handlers[:] = handlers
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session")
+def daemon_aws_session() -> boto3.Session:
+    return new_aws_session(REGION, KEY_ID, SECRET_KEY)
+
+
+@pytest.fixture
+def quick(daemon_aws_session: boto3.Session, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon without what only takes time: building clients, its sidecar, and waiting between attempts."""
+
+    async def no_sidecar(*_: object) -> None: ...
+
+    monkeypatch.setattr("consumer.app.new_aws_session", lambda *_: daemon_aws_session)
+    monkeypatch.setattr(App, "_serve", no_sidecar)
+    monkeypatch.setattr(ssl, "create_default_context", lambda: tls)
+    monkeypatch.setattr("consumer.daemon._LONGEST_RECEIVE_WAIT", 0.05)
+    monkeypatch.setattr("consumer.pause.FIRST_PROBE_SECONDS", 0.02)
+    monkeypatch.setattr("consumer.pause.LONGEST_PROBE_SECONDS", 0.05)
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)

@@ -16,7 +16,8 @@ from consumer.errors import Kind, Reason
 from consumer.model import MIB, EventKind, Outcome, Result
 from tests.doubles.faulty_s3 import S3Fault, composite_checksum, full_checksum
 from tests.doubles.strict_gcs import Fault, StrictGcs
-from tests.faults.conftest import DESTINATION, KEY, SOURCE, Lab
+from tests.faults.conftest import Lab
+from tests.faults.scenarios.row import DESTINATION, KEY, SOURCE
 
 pytestmark = pytest.mark.anyio
 
@@ -148,7 +149,7 @@ async def test_a_passing_throttle_costs_a_retry_and_no_failure(lab: Lab) -> None
     outcome = await lab.replicate()
 
     assert outcome.result is Result.COPIED
-    assert lab.recorder.retries == ["throttled", "throttled"]
+    assert lab.retries == ["throttled", "throttled"]
 
 
 @pytest.mark.parametrize("status", [301, 400])
@@ -287,7 +288,8 @@ async def test_a_kms_etag_proves_nothing_and_nothing_is_claimed(lab: Lab) -> Non
     ("kind", "policy", "result", "reason"),
     [
         (EventKind.CREATED, Policy(), Result.MISSING, Reason.SOURCE_MISSING),
-        (EventKind.MANUAL, DELETES, Result.MISSING, Reason.SOURCE_MISSING),
+        (EventKind.MANUAL, Policy(), Result.MISSING, Reason.SOURCE_MISSING),
+        (EventKind.MANUAL, DELETES, Result.DELETED, Reason.SOURCE_DELETED),
         (EventKind.DELETED, Policy(), Result.IGNORED, Reason.DELETES_DISABLED),
         (EventKind.DELETED, DELETES, Result.DELETED, Reason.SOURCE_DELETED),
         (EventKind.CREATED, DELETES, Result.DELETED, Reason.SOURCE_DELETED),

@@ -63,6 +63,7 @@ def document(reason: str = "", message: str = "") -> bytes:
         ),
         (408, "", "", Reason.TIMEOUT, Kind.RETRYABLE),
         (409, "conflict", "", Reason.CONTENTION, Kind.RETRYABLE),
+        (410, "gone", "", Reason.SESSION_LOST, Kind.RETRYABLE),
         (412, "conditionNotMet", "", Reason.CONTENTION, Kind.RETRYABLE),
         (429, "rateLimitExceeded", "", Reason.THROTTLED, Kind.RETRYABLE),
         (500, "backendError", "", Reason.SERVER_ERROR, Kind.RETRYABLE),

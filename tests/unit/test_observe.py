@@ -211,7 +211,6 @@ CASES: list[tuple[Event, dict[str, float], dict[str, Any]]] = [
             **MESSAGE,
             "records": 2,
             "reason": "throttled",
-            "kind": "retryable",
             "error": "slow down",
             "delay_seconds": 12.346,
         },

@@ -98,6 +98,17 @@ async def test_a_bucket_that_was_readable_and_is_forbidden_now_pauses(bench: Ben
     assert not bench.gate.is_open()
 
 
+async def test_a_bucket_is_got_to_know_while_it_works_so_that_a_right_lost_later_pauses(bench: Bench) -> None:
+    bench.gate.succeeded("good")
+    bench.gate.succeeded("good")
+    await idle()
+    assert bench.source_probes == 1
+    bench.refuse_listing()
+    judged = await bench.gate.judge(FORBIDDEN, "good")
+    assert (judged.kind, judged.reason) == (Kind.UNAVAILABLE, Reason.SOURCE_FORBIDDEN), "never dead-lettered"
+    assert not bench.gate.is_open()
+
+
 async def test_without_the_right_to_list_a_refusal_proves_nothing_and_is_tried_again(bench: Bench) -> None:
     bench.refuse_listing()
     judged = await bench.gate.judge(FORBIDDEN, "good")

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from botocore import exceptions as vendor
@@ -15,6 +16,7 @@ from consumer.adapters.sqs import SqsQueue, translate
 from consumer.adapters.sqs_batches import Batcher, Result, send_until_settled
 from consumer.adapters.sqs_dead_letters import allowed, attribute_size, dead_letter_attributes
 from consumer.adapters.sqs_description import RedrivePolicy, queue_url_request
+from consumer.adapters.sqs_errors import UnreadableAnswerError, refuse_unreadable
 from consumer.errors import Kind, LeaseLost, Reason, ReplicatorError
 from consumer.model import Delivery
 from consumer.ports import LeaseRequest
@@ -37,6 +39,7 @@ class ScriptedClient:
 
     def __init__(self, **script: Script) -> None:
         self.script = script
+        self.meta = Mock()
         self.requests: list[tuple[str, dict[str, Any]]] = []
 
     def __getattr__(self, name: str) -> Callable[..., Mapping[str, Any]]:
@@ -474,6 +477,60 @@ async def test_a_failed_receive_is_translated(desk: Desk) -> None:
         await desk.queue(client).receive(1)
 
     assert (caught.value.reason, caught.value.operation) == (Reason.THROTTLED, "sqs:ReceiveMessage")
+
+
+async def test_a_message_whose_body_was_spoiled_is_given_back_and_not_worked_on(desk: Desk) -> None:
+    """Its key may be another one by now: "not found", and the message would be deleted."""
+    good = {
+        "MessageId": "1",
+        "ReceiptHandle": "a",
+        "Body": "x",
+        "MD5OfBody": "9dd4e461268c8034f5c8564e155c67a6",
+    }
+    client = ScriptedClient(
+        receive_message=lambda _: {"Messages": [good, {**good, "ReceiptHandle": "b", "Body": "y"}]}
+    )
+    queue = desk.queue(client)
+
+    with pytest.raises(ReplicatorError) as caught:
+        await queue.receive(10)
+    await queue.close()
+
+    assert (caught.value.reason, caught.value.kind) == (Reason.CHECKSUM_MISMATCH, Kind.RETRYABLE)
+    (given_back,) = client.made("change_message_visibility_batch")
+    assert [(entry["ReceiptHandle"], entry["VisibilityTimeout"]) for entry in given_back["Entries"]] == [
+        ("a", 0),
+        ("b", 0),
+    ]
+
+
+async def test_a_dead_letter_that_was_stored_otherwise_has_failed(desk: Desk) -> None:
+    client = ScriptedClient(send_message=lambda _: {"MessageId": "1", "MD5OfMessageBody": "0" * 32})
+    with pytest.raises(ReplicatorError, match="another body"):
+        await desk.queue(client, dlq_url="https://dlq").dead_letter(
+            DELIVERY, Reason.ARCHIVED, "e", "s3://b/k"
+        )
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{", b'{"Messages": ['])
+def test_a_success_that_cannot_be_read_is_an_error_and_not_an_empty_queue(body: bytes) -> None:
+    answer = {"status_code": 200, "body": body}
+    with pytest.raises(UnreadableAnswerError) as caught:
+        refuse_unreadable(response_dict=answer, parsed_response={"ResponseMetadata": {}})
+    assert translate(caught.value, "sqs:ReceiveMessage").reason is Reason.SERVER_ERROR
+
+
+@pytest.mark.parametrize(
+    ("answer", "parsed"),
+    [
+        ({"status_code": 200, "body": b"{}"}, {"ResponseMetadata": {}}),
+        ({"status_code": 200, "body": b""}, {"ResponseMetadata": {}}),
+        ({"status_code": 502, "body": b"<html>"}, {"ResponseMetadata": {}, "Error": {}}),
+        (None, None),
+    ],
+)
+def test_an_empty_success_and_an_error_are_left_to_botocore(answer: Any, parsed: Any) -> None:
+    refuse_unreadable(response_dict=answer, parsed_response=parsed)
 
 
 async def test_what_a_cancelled_poll_brings_is_released(desk: Desk) -> None:
