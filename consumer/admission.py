@@ -1,5 +1,8 @@
-"""What may be in flight at once: slots for deliveries and requests, bytes for their buffers. Both first come, first
-served, for the queue, HTTP and the command line together."""
+"""What may be in flight at once: slots for deliveries and requests, bytes for their buffers.
+
+The queue on one side, HTTP and the command line on the other, take turns at the slots; within each side, and for
+memory, first come, first served.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,21 @@ class Slots:
     A receive *reserves* slots before it asks for messages, so that nothing ages in a local buffer. Reserved slots do
     no work yet, so a request may use one: otherwise an idle long poll would keep HTTP waiting for 20 s. The messages
     that such a receive then brings wait for the request to end, with their leases kept.
+
+    Neither side can starve the other, however many come: while both wait, slots that become free go to a delivery and
+    a request in turn, and a receive may reserve up to half of all slots (at least one) though requests hold more.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
+        self._queue_share = max(1, capacity // 2)
         self._active = 0
+        self._delivering = 0
         self._reserved = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._reserving: deque[asyncio.Future[None]] = deque()
+        self._requests: deque[asyncio.Future[None]] = deque()
+        self._deliveries: deque[asyncio.Future[None]] = deque()
+        self._receives: deque[asyncio.Future[None]] = deque()
+        self._delivery_is_next = True
 
     @property
     def active(self) -> int:
@@ -38,17 +48,22 @@ class Slots:
         """Slots that neither work nor wait for a receive's answer."""
         return max(0, self.capacity - self._active - self._reserved)
 
+    @property
+    def _reservable(self) -> int:
+        """How many slots receives may reserve now; requests beyond their half do not count."""
+        requests = self._active - self._delivering
+        limit = max(self.capacity - requests, self._queue_share)
+        return max(0, limit - self._delivering - self._reserved)
+
     async def reserve(self, most: int) -> int:
-        """Waits for at least one free slot and reserves up to `most`; returns how many."""
-        while not self.free:
-            await self._wait_in(self._reserving, self._wake)
-        taken = min(most, self.free)
-        self._reserved += taken
-        return taken
+        """Waits until at least one slot may be reserved and reserves up to `most`; returns how many."""
+        while not self._reservable:
+            await self._wait_in(self._receives, self._wake)
+        return self.reserve_more(most)
 
     def reserve_more(self, most: int) -> int:
-        """Reserves up to `most` further slots of those that are free now; returns how many."""
-        taken = min(most, self.free)
+        """Reserves up to `most` further slots of those that may be reserved now; returns how many."""
+        taken = min(most, self._reservable)
         self._reserved += taken
         return taken
 
@@ -58,12 +73,20 @@ class Slots:
         self._wake()
 
     async def use_reserved(self) -> None:
-        """Turns a reserved slot into a working one; waits only while a request borrowed it."""
+        """Turns a reserved slot into a delivery's working one; waits only while requests borrowed them all."""
         try:
-            await self.acquire()
+            if self._active < self.capacity:
+                self._start_delivery()
+            else:
+                await self._wait_in(self._deliveries, self.release_used)
         finally:
             self._reserved -= 1
             self._wake()
+
+    def release_used(self) -> None:
+        """Gives a delivery's working slot back."""
+        self._delivering -= 1
+        self.release()
 
     def try_acquire(self) -> bool:
         """Takes a slot that does no work, if there is one; never waits."""
@@ -73,16 +96,25 @@ class Slots:
         return True
 
     async def acquire(self) -> None:
-        """Takes a slot, waiting in order of arrival."""
+        """Takes a slot for a request, waiting in order of arrival."""
         if self._active < self.capacity:
             self._active += 1
         else:
-            await self._wait_in(self._waiting, self.release)
+            await self._wait_in(self._requests, self.release)
 
     def release(self) -> None:
-        """Gives a working slot back."""
+        """Gives a request's working slot back, or one that was there to be taken."""
         self._active -= 1
         self._wake()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits for a slot to work in."""
+        return bool(self._requests or self._deliveries)
+
+    def _start_delivery(self) -> None:
+        self._active += 1
+        self._delivering += 1
 
     async def _wait_in(self, queue: deque[asyncio.Future[None]], give_up: Callable[[], None]) -> None:
         """Waits for its turn; `give_up` hands the turn on when it comes together with a cancellation."""
@@ -100,26 +132,62 @@ class Slots:
     def _wake(self) -> None:
         # A waiting one is handed its slot right here: nobody who asks before it runs can overtake it, so whoever
         # finds a slot that does no work may take it.
-        while self._active < self.capacity and self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
+        while self._active < self.capacity and self.wanted:
+            turn_of_delivery = bool(self._deliveries) and (self._delivery_is_next or not self._requests)
+            future = (self._deliveries if turn_of_delivery else self._requests).popleft()
+            if future.done():
+                continue
+            if turn_of_delivery:
+                self._start_delivery()
+            else:
                 self._active += 1
-                future.set_result(None)
+            self._delivery_is_next = not turn_of_delivery
+            future.set_result(None)
         woken = 0
-        while woken < self.free and self._reserving:
-            future = self._reserving.popleft()
+        while woken < self._reservable and self._receives:
+            future = self._receives.popleft()
             if not future.done():
                 future.set_result(None)
                 woken += 1
 
 
+class Turn:
+    """A request's own slot, which it lends to others between two pieces of a long work."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._held = False
+
+    async def take(self) -> None:
+        await self._slots.acquire()
+        self._held = True
+
+    async def pass_on(self) -> None:
+        """Lets those go first who wait for a slot, and then waits in line for the next one."""
+        if not self._slots.wanted:
+            await asyncio.sleep(0)
+            return
+        self.give_back()
+        await self.take()
+
+    def give_back(self) -> None:
+        """Gives the slot back, if it is held."""
+        if self._held:
+            self._held = False
+            self._slots.release()
+
+
 async def spread(
-    slots: Slots, items: Sequence[Item], work: Callable[[Item], Awaitable[Found]]
+    slots: Slots,
+    items: Sequence[Item],
+    work: Callable[[Item], Awaitable[Found]],
+    turn: Turn | None = None,
 ) -> list[Found]:
     """What `work` finds for each item, in their order. One slot is the caller's; more are used while they are free.
 
     A further slot is given back after each item, so that whoever waits for one gets it first; a receive that was
-    woken by that needs the turn of the loop that `sleep(0)` gives it.
+    woken by that needs the turn of the loop that `sleep(0)` gives it. The caller's own slot is passed on likewise
+    when it is given as a `turn`.
     """
     found: dict[int, Found] = {}
     pending = deque(range(len(items)))
@@ -145,7 +213,7 @@ async def spread(
             recruit()
             found[index] = await work(items[index])
             if pending:
-                await asyncio.sleep(0)
+                await (turn.pass_on() if turn else asyncio.sleep(0))
     return [found[index] for index in range(len(items))]
 
 

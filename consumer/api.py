@@ -123,7 +123,8 @@ def _status_routes(service: Service, config: ApiConfig) -> APIRouter:
 def _replication_routes(service: Service, config: ApiConfig) -> APIRouter:
     # The scheme is here to be shown in the OpenAPI UI; the guard checks the token before a route is reached.
     bearer = HTTPBearer(auto_error=False, description=docs.BEARER)
-    routes = APIRouter(prefix="/v1", tags=["replication"], dependencies=[Security(bearer)])
+    needed = [Security(bearer)] if config.token else []
+    routes = APIRouter(prefix="/v1", tags=["replication"], dependencies=needed)
 
     def refuse_early(bucket: str) -> None:
         if not service.bucket_allowed(bucket):

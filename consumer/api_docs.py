@@ -22,7 +22,8 @@ DESCRIPTION: Final = """\
 The sidecar of the Cross-Cloud Replicator: probes, metrics, and replication on request.
 
 `/v1/*` needs `Authorization: Bearer <API_TOKEN>` when `API_TOKEN` is set. Without one it is served only when
-`API_HOST` is a loopback address, to requests whose `Host` is a loopback name. Errors are `{"detail": …}`.
+`API_HOST` is a loopback address, to requests whose `Host` is a loopback name. Errors are `{"detail": …}`; what is not
+well-formed HTTP/1.1 is answered 400.
 """
 
 TAGS: Final[list[dict[str, Any]]] = [
@@ -33,11 +34,12 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "status", "description": "Probes and metrics. No remote call is made for them."},
 ]
 
-BEARER: Final = "The value of API_TOKEN. Not needed on a loopback address when no API_TOKEN is set."
+BEARER: Final = "The value of API_TOKEN."
 
 REPLICATE_DESCRIPTION: Final = (
     "Makes the destination equal to what the source holds now. Asking again is harmless: an object that the "
-    "destination already holds is not copied twice. A client that goes away does not stop the copy."
+    "destination already holds is not copied twice. A client that goes away does not stop the copy. For a key that "
+    "is gone the answer is 404; with REPLICATE_DELETES, its replica is deleted then."
 )
 BATCH_DESCRIPTION: Final = (
     "As `/v1/replicate` for 1 to 1000 keys. The results come in the order of the keys, and one key's failure "
@@ -79,6 +81,7 @@ _EXISTING: Final = {
     "message": "gs://replica/report.csv already is the replica of s3://incoming/report.csv",
 }
 _BUSY: Final = "no slot became free in time; try again in 5 s"
+_CROWDED: Final = "400 requests run already; try again in 5 s"
 _BUCKET: Final = "bucket other is not allowed; add it to SOURCE_BUCKETS [reason: bucket_not_allowed]"
 _INVALID: Final = {
     "detail": [
@@ -181,9 +184,12 @@ REPLICATE: Final[Responses] = {
         "set API_TOKEN and send it as a bearer token, or set API_HOST=127.0.0.1",
     ),
     404: _problem(
-        "No such key or bucket.",
+        "No such key or bucket. With REPLICATE_DELETES, asking for a key that is gone deletes the replica that was "
+        "made of it.",
         key="no such object: s3://incoming/report.csv (the key is taken as it is, not URL-decoded) "
         "[reason: source_missing]",
+        deleted="no such object: s3://incoming/report.csv (it is gone, and its replica gs://replica/report.csv was "
+        "deleted) [reason: source_deleted]",
         bucket="s3:GetObject: no such bucket: incoming [reason: source_bucket_missing]",
     ),
     409: _problem(
@@ -194,6 +200,7 @@ REPLICATE: Final[Responses] = {
     ),
     503: _unavailable(
         busy=_BUSY,
+        crowded=_CROWDED,
         draining="no work is taken now: draining",
         throttled="s3:GetObject: slow down [reason: throttled]",
     ),
@@ -215,5 +222,5 @@ BATCH: Final[Responses] = {
     ),
     **_SHARED,
     403: _problem("Not allowed: this client or this bucket.", bucket=_BUCKET),
-    503: _unavailable(busy=_BUSY, draining="no work is taken now: draining"),
+    503: _unavailable(busy=_BUSY, crowded=_CROWDED, draining="no work is taken now: draining"),
 }

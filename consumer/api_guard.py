@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import math
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -66,6 +67,7 @@ class HeadAsGet:
 class Guard:
     """Lets a request for `/v1/*` through when it is allowed to, small enough, and arrives in time.
 
+    It also bounds how many run at once and how much their bodies hold together, however many clients there are.
     Whatever the application raises becomes a 500 that says nothing about it; `on_error` is told.
     """
 
@@ -74,6 +76,8 @@ class Guard:
         self._config = config
         self._on_error = on_error
         self._token = config.token.encode("utf-8", "surrogateescape") if config.token else None
+        self._requests = 0
+        self._body_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -95,23 +99,37 @@ class Guard:
             await answer(send, Refusal(500, "internal error; the program's log has the details"))
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        if _values(headers, b"content-length") and _values(headers, b"transfer-encoding"):
+            # A proxy before us may have gone by the other one, and taken the next request for a part of this one.
+            both = "a request has a Content-Length or a Transfer-Encoding, not both"
+            await answer(send, Refusal(400, both, connection="close"))
+            return
         path: str = scope["path"]
         if path != "/v1" and not path.startswith("/v1/"):
             await self._app(scope, receive, send)
             return
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
         try:
             self._admit(headers)
-            body = await self._read_body(headers, receive)
+            await self._run(scope, headers, receive, send)
         except Refusal as refusal:
             if _values(headers, b"expect"):
                 # The client holds its body back until it hears from us; what comes next on this connection
                 # could be that body or a new request.
                 refusal.headers["connection"] = "close"
             await answer(send, refusal)
-            return
-        if body is not None:
-            await self._app(scope, _replay(body, receive), send)
+
+    async def _run(
+        self, scope: Scope, headers: list[tuple[bytes, bytes]], receive: Receive, send: Send
+    ) -> None:
+        body = bytearray()
+        self._requests += 1
+        try:
+            if await self._read_body(headers, receive, body):
+                await self._app(scope, _replay(bytes(body), receive), send)
+        finally:
+            self._requests -= 1
+            self._body_bytes -= len(body)
 
     def _admit(self, headers: list[tuple[bytes, bytes]]) -> None:
         if self._token is not None:
@@ -135,28 +153,36 @@ class Guard:
                     "without an API_TOKEN, /v1 answers only requests whose Host header is localhost, in "
                     "127.0.0.0/8 or [::1] (against DNS rebinding); use such a name, or set API_TOKEN",
                 )
+        if self._requests >= self._config.max_requests:
+            raise self._busy(f"{self._config.max_requests} requests run already")
 
-    async def _read_body(self, headers: list[tuple[bytes, bytes]], receive: Receive) -> bytes | None:
-        """The whole body, which the application would hold in memory as well; None when the client left."""
+    def _busy(self, detail: str) -> Refusal:
+        seconds = max(1, math.ceil(self._config.retry_after_seconds))
+        return Refusal(
+            503, f"{detail}; try again in {seconds} s", retry_after=str(seconds), connection="close"
+        )
+
+    async def _read_body(self, headers: list[tuple[bytes, bytes]], receive: Receive, body: bytearray) -> bool:
+        """Fills `body`, which the application would hold in memory as well; False when the client left."""
         limit = self._config.max_body_bytes
         too_large = Refusal(413, f"the request body is larger than {limit} bytes; send fewer keys at a time")
         if any(value.isdigit() and int(value[:20]) > limit for value in _values(headers, b"content-length")):
             raise too_large
-        pieces: list[bytes] = []
-        size = 0
         try:
             async with asyncio.timeout(self._config.body_seconds):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        return None
+                        return False
                     piece: bytes = message.get("body", b"")
-                    size += len(piece)
-                    if size > limit:
+                    if len(body) + len(piece) > limit:
                         raise too_large
-                    pieces.append(piece)
+                    if self._body_bytes + len(piece) > self._config.max_bodies_bytes:
+                        raise self._busy("the bodies of other requests take all the room there is")
+                    body += piece
+                    self._body_bytes += len(piece)
                     if not message.get("more_body", False):
-                        return b"".join(pieces)
+                        return True
         except TimeoutError:
             raise Refusal(
                 408,

@@ -19,12 +19,6 @@ _MAX_TEXT = 300
 _UNAVAILABLE_RETRY_SECONDS = 30.0
 
 
-def _without_double_dot(bucket: str) -> str:
-    if ".." in bucket:
-        raise ValueError("a bucket name has no two dots in a row")
-    return bucket
-
-
 def _short_enough(key: str) -> str:
     if len(key.encode()) > 1024:
         raise ValueError("a key is at most 1024 bytes of UTF-8")
@@ -34,11 +28,13 @@ def _short_enough(key: str) -> str:
 BucketName = Annotated[
     str,
     Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$",
+        # The rule of `names.is_bucket_name`, written so that a reader of the document can apply it as well.
+        pattern=r"^[A-Za-z0-9](\.?[A-Za-z0-9_-])*\.?[A-Za-z0-9]$",
+        min_length=3,
+        max_length=255,
         description="The source bucket's name, without `s3://`.",
         examples=["incoming"],
     ),
-    AfterValidator(_without_double_dot),
 ]
 ObjectKey = Annotated[
     str,
@@ -186,9 +182,12 @@ def answer_to(outcome: Outcome) -> Answer:
     if outcome.failure is None and outcome.result in _DONE:
         word, text = _DONE[outcome.result]
         return Answer(200, word, text.format(source=source, destination=outcome.destination))
-    if outcome.result in (Result.MISSING, Result.DELETED):
-        told = outcome.failure or f"no such object: {source} (the key is taken as it is, not URL-decoded)"
-        return Answer(404, "not_found", _with_reason(str(told), outcome.reason))
+    if outcome.failure is None and outcome.result is Result.DELETED:
+        told = f"no such object: {source} (it is gone, and its replica {outcome.destination} was deleted)"
+        return Answer(404, "not_found", _with_reason(told, outcome.reason))
+    if outcome.result is Result.MISSING:
+        missing = outcome.failure or f"no such object: {source} (the key is taken as it is, not URL-decoded)"
+        return Answer(404, "not_found", _with_reason(str(missing), outcome.reason))
     if outcome.failure is None and outcome.result is Result.IGNORED:
         return Answer(409, "failed", _with_reason(f"{source} is not replicated", outcome.reason))
     failure = outcome.failure or Failure(kind_of(outcome.reason), outcome.reason, f"{source} failed")

@@ -53,9 +53,9 @@ class ApiConfig:
 
     `s3_target` and `gcs_target` are shown by `GET /`: an endpoint URL without credentials, or `REAL AWS` and
     `REAL GCS`. `host_is_loopback` says that `API_HOST` is a loopback address; only then are `/v1/*` served
-    without a token. An empty token counts as none. Times are in seconds: `slot_wait_seconds` for a free slot,
-    `body_seconds` for the whole request body to arrive, `retry_after_seconds` is what a 503 tells when nobody
-    knows better.
+    without a token. An empty token counts as none. `max_requests` run at once, and their bodies together are at most
+    `max_bodies_bytes`. Times are in seconds: `slot_wait_seconds` for a free slot, `body_seconds` for the whole
+    request body to arrive, `retry_after_seconds` is what a 503 tells when nobody knows better.
     """
 
     s3_target: str
@@ -64,6 +64,8 @@ class ApiConfig:
     host_is_loopback: bool = False
     version: str = "0"
     max_body_bytes: int = 8 * MIB
+    max_bodies_bytes: int = 32 * MIB
+    max_requests: int = 400
     slot_wait_seconds: float = 10.0
     body_seconds: float = 20.0
     retry_after_seconds: float = 5.0

@@ -9,18 +9,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
+import json
 import os
 import socket
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Final
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from consumer.api_guard import App, Message, Receive, Refusal, Scope, Send, answer
 
-_UNUSABLE_FAMILY = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
-_BACKLOG = 256
-_LAST_WORDS_SECONDS = 1.0
+_UNUSABLE_FAMILY: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+_BACKLOG: Final = 256
+_LAST_WORDS_SECONDS: Final = 1.0
+_MOST_CONNECTIONS: Final = 512
+"""More than requests may run at once, so that there is always one for a probe, and few enough to leave the copies
+their file descriptors where a process has the usual 1024."""
+_MOST_HEADER_BYTES: Final = 64 * 1024
 
 
 class ListenError(OSError):
@@ -28,6 +36,65 @@ class ListenError(OSError):
 
     def __str__(self) -> str:
         return str(self.strerror)
+
+
+class _Connection(H11Protocol):
+    """uvicorn's connection, with a bound to their number and every refusal in our form.
+
+    The parser is named rather than left to what happens to be installed: h11 bounds the headers, and refuses what
+    two readers could understand differently (request smuggling).
+    """
+
+    most_connections = _MOST_CONNECTIONS
+    _moments = itertools.count()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._note_activity()
+        if len(self.connections) > self.most_connections:
+            self._make_room()
+
+    def _note_activity(self) -> None:
+        self.active_at = next(self._moments)  # not a time: many come within one tick of the clock
+
+    def _make_room(self) -> None:
+        """Closes what has asked for nothing the longest: the newest connection is a probe's as likely as any."""
+        everyone: list[Any] = list(self.connections)
+        others = [other for other in everyone if other is not self and other.is_quiet]
+        leaving = min(others, key=lambda other: other.active_at, default=self)
+        self.connections.discard(leaving)
+        leaving.transport.abort()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no request runs here, or one that only waits for the client to read its answer."""
+        cycle: Any = self.cycle  # None until the first request
+        return cycle is None or cycle.response_complete or self.flow.write_paused
+
+    def on_response_complete(self) -> None:
+        self._note_activity()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            # An answer is out already, as one is that did not wait for the rest of a body.
+            self.transport.close()
+            return
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            # The request whose body this was has its answer herewith; its own would be one too many.
+            cycle.disconnected = True
+            cycle.message_event.set()
+        body = json.dumps({"detail": msg}).encode()
+        headers = [
+            ("content-type", "application/json"),
+            ("content-length", str(len(body))),
+            ("connection", "close"),
+        ]
+        events = (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage())
+        for event in events:
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -69,6 +136,8 @@ class Sidecar:
         self._idle_seconds = idle_seconds
         self._config = uvicorn.Config(
             _ending_quietly(app),
+            http=_Connection,
+            h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
             interface="asgi3",
             lifespan="off",
             ws="none",
@@ -139,10 +208,11 @@ class Sidecar:
             task.cancel()
 
     async def _close_silent_connections(self, server: _Server) -> None:
-        """Closes connections that stay without a running request too long.
+        """Closes connections that stay too long without a running request, or with an answer that nobody reads.
 
         uvicorn's keep-alive time-out ends with the first byte of the next request and never starts before the
-        first one: whoever sends headers byte by byte, or nothing at all, would hold a connection for ever.
+        first one: whoever sends headers byte by byte, or nothing at all, would hold a connection for ever. So would
+        one who sends many requests at once and reads no answer: the second answer waits for the first to be read.
         """
         loop = asyncio.get_running_loop()
         since: dict[object, tuple[object, float]] = {}
@@ -152,7 +222,7 @@ class Sidecar:
             connections: list[Any] = list(server.server_state.connections)
             for connection in connections:
                 cycle = connection.cycle
-                if cycle is not None and not cycle.response_complete:
+                if not connection.is_quiet:
                     continue
                 last, at = since.get(connection, (cycle, now))
                 silent[connection] = (cycle, at if last is cycle else now)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
+from consumer.redact import masked
+
 
 class Kind(StrEnum):
     """How a failure is settled."""
@@ -127,8 +129,10 @@ def kind_of(reason: Reason) -> Kind:
 class ReplicatorError(Exception):
     """The base of every error that this program raises on purpose.
 
-    `message` says what happened and holds no secret; `hint` says what a person can do about it; `operation` names
-    the remote call that failed (`s3:GetObject`, `storage.objects.create`); `retry_after` is in seconds.
+    `message` says what happened, and what looks like a credential in it is masked: a part of it may be what the other
+    side said, and it goes to dead letters, HTTP answers and terminals as well as to the log. `hint` says what a person
+    can do about it; `operation` names the remote call that failed (`s3:GetObject`, `storage.objects.create`);
+    `retry_after` is in seconds.
     """
 
     def __init__(
@@ -141,10 +145,10 @@ class ReplicatorError(Exception):
         operation: str = "",
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(message)
+        self.message = masked(message)
+        super().__init__(self.message)
         self.reason = reason
         self.kind = kind or kind_of(reason)
-        self.message = message
         self.hint = hint
         self.operation = operation
         self.retry_after = retry_after

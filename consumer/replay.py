@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from consumer.admission import Slots, spread
+from consumer.admission import Slots, Turn, spread
 from consumer.api_port import Busy
 from consumer.errors import Kind
 from consumer.model import EventKind, ObjectEvent, ObjectFinished, ObjectRef, Outcome
@@ -41,26 +41,32 @@ class Replays:
 
     async def replicate(self, ref: ObjectRef, wait_seconds: float) -> Outcome:
         """Replicates one object, trying again a few times. Raises Busy when no slot frees in time."""
-        await self._take_slot(wait_seconds)
+        turn = await self._turn(wait_seconds)
         try:
             return await self._one(ref)
         finally:
-            self._slots.release()
+            turn.give_back()
 
     async def replicate_many(self, refs: Sequence[ObjectRef], wait_seconds: float) -> list[Outcome]:
-        """One outcome each, in the order asked. Needs one slot, and uses more while they are free."""
-        await self._take_slot(wait_seconds)
-        try:
-            return await spread(self._slots, refs, self._one)
-        finally:
-            self._slots.release()
+        """One outcome each, in the order asked. Needs one slot, and uses more while they are free.
 
-    async def _take_slot(self, wait_seconds: float) -> None:
+        After each object whoever waits for a slot gets this one first: a long list holds up nobody for its whole
+        length.
+        """
+        turn = await self._turn(wait_seconds)
+        try:
+            return await spread(self._slots, refs, self._one, turn)
+        finally:
+            turn.give_back()
+
+    async def _turn(self, wait_seconds: float) -> Turn:
+        turn = Turn(self._slots)
         try:
             async with asyncio.timeout(wait_seconds):
-                await self._slots.acquire()
+                await turn.take()
         except TimeoutError:
             raise Busy from None
+        return turn
 
     async def _one(self, ref: ObjectRef) -> Outcome:
         event = ObjectEvent(EventKind.MANUAL, ref)

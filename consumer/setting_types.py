@@ -29,6 +29,8 @@ def _http_url(value: str) -> str:
         valid = False
     if not valid:
         raise ValueError("must be a URL with a host, and with a port from 1 to 65535 if any")
+    if "@" in parts.netloc:
+        raise ValueError("must be a URL without a user name and password: set the credentials' own variables")
     if parts.query or parts.fragment:
         raise ValueError("must be a URL without ? and #")
     return value

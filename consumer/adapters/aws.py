@@ -19,6 +19,10 @@ from consumer.adapters.sigv4 import AwsKeys, quote_key
 from consumer.errors import Reason, ReplicatorError
 
 _RECHECK_SECONDS: Final = 30.0
+_MOST_REGIONS: Final = 64
+"""More than there are. Regions come from outside, and a client for each costs megabytes."""
+_DIRECTORY_BUCKETS: Final = ("--x-s3", "--xa-s3")
+"""S3 Express One Zone: a session protocol of its own, and hosts of its own even at a custom endpoint."""
 
 
 def new_aws_session(
@@ -99,6 +103,7 @@ class Endpoints:
     def __init__(self, session: boto3.Session, endpoint_url: str | None) -> None:
         self._session = session
         self._endpoint_url = endpoint_url
+        self._home = str(session.region_name)
         self._clients: dict[str, Any] = {}
         self._building = threading.Lock()  # a session cannot build two clients at once
         self._known: dict[tuple[str, str], BucketEndpoint] = {}
@@ -116,18 +121,30 @@ class Endpoints:
         return endpoint
 
     def _resolve(self, bucket: str, region: str) -> BucketEndpoint:
+        if bucket.endswith(_DIRECTORY_BUCKETS):
+            raise _unaddressable(bucket, "directory buckets (S3 Express One Zone) are not supported")
+        if self._endpoint_url is None and self._partition(region) != self._partition(self._home):
+            # Its hosts are under another name, and our credentials mean nothing there.
+            raise _unaddressable(bucket, f"the region {region} is not in the partition of {self._home}")
         try:
             answer = self._client(region).head_object(Bucket=bucket, Key="key")
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
-            raise ReplicatorError(
-                Reason.REFUSED, f"{bucket!r} cannot be addressed: {error}", operation="s3:GetObject"
-            ) from error
+            raise _unaddressable(bucket, str(error)) from error
         return BucketEndpoint(answer["Url"], "key")
+
+    def _partition(self, region: str) -> str:
+        """`aws`, `aws-cn`…; like botocore, `aws` for a region that it does not know."""
+        try:
+            return str(self._session.get_partition_for_region(region))
+        except botocore.exceptions.UnknownRegionError:
+            return "aws"
 
     def _client(self, region: str) -> Any:
         with self._building:
             client = self._clients.get(region)
             if client is None:
+                if len(self._clients) >= _MOST_REGIONS:
+                    self._clients.clear()
                 client = self._clients[region] = self._session.client(
                     "s3",
                     region_name=region,
@@ -137,6 +154,10 @@ class Endpoints:
                 )
                 client.meta.events.register("before-call.s3.HeadObject", _answer_with_the_url)
             return client
+
+
+def _unaddressable(bucket: str, why: str) -> ReplicatorError:
+    return ReplicatorError(Reason.REFUSED, f"{bucket!r} cannot be addressed: {why}", operation="s3:GetObject")
 
 
 def _answer_with_the_url(params: Mapping[str, Any], **_: Any) -> Any:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.admission import MemoryBudget, Slots
+from consumer.admission import MemoryBudget, Slots, Turn
 from tests.doubles.virtual_time import VirtualTimeLoop, idle
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(("request", "receive", "try", "cancel", "finish", "finish", "tick", "tick")),
+        st.sampled_from(("request", "receive", "try", "list", "cancel", "finish", "finish", "tick", "tick")),
         st.integers(0, 9),
     ),
     max_size=40,
@@ -81,7 +82,19 @@ class Workers:
         self._check()
 
 
-@settings(max_examples=300)
+async def long_list(slots: Slots, finish: asyncio.Event) -> None:
+    """A request that passes its slot on again and again."""
+    turn = Turn(slots)
+    await turn.take()
+    try:
+        while not finish.is_set():
+            await turn.pass_on()
+        await turn.pass_on()
+    finally:
+        turn.give_back()
+
+
+@settings(max_examples=300, deadline=None)
 @given(st.integers(1, 4), STEPS)
 def test_no_slot_is_lost_or_given_twice(capacity: int, steps: list[tuple[str, int]]) -> None:
     async def scenario() -> None:
@@ -91,8 +104,10 @@ def test_no_slot_is_lost_or_given_twice(capacity: int, steps: list[tuple[str, in
         def check() -> None:
             assert 0 <= working <= slots.active <= capacity
             assert 0 <= slots.free <= capacity
+            assert 0 <= slots._delivering <= slots.active
+            assert 0 <= slots._reserved <= capacity
 
-        async def work(finish: asyncio.Event) -> None:
+        async def work(finish: asyncio.Event, release: Callable[[], None] = slots.release) -> None:
             nonlocal working
             working += 1
             check()
@@ -100,7 +115,7 @@ def test_no_slot_is_lost_or_given_twice(capacity: int, steps: list[tuple[str, in
                 await finish.wait()
             finally:
                 working -= 1
-                slots.release()
+                release()
 
         async def request(finish: asyncio.Event) -> None:
             await slots.acquire()
@@ -108,7 +123,7 @@ def test_no_slot_is_lost_or_given_twice(capacity: int, steps: list[tuple[str, in
 
         async def message(finish: asyncio.Event) -> None:
             await slots.use_reserved()
-            await work(finish)
+            await work(finish, slots.release_used)
 
         async def receive(finish: asyncio.Event) -> None:
             reserved = await slots.reserve(3)
@@ -125,7 +140,8 @@ def test_no_slot_is_lost_or_given_twice(capacity: int, steps: list[tuple[str, in
             if slots.try_acquire():
                 await work(finish)
 
-        kinds = {"request": request, "receive": receive, "try": try_once}
+        kinds: dict[str, Callable[[asyncio.Event], Coroutine[Any, Any, None]]]
+        kinds = {"request": request, "receive": receive, "try": try_once, "list": partial(long_list, slots)}
         workers = Workers(check)
         for name, number in steps:
             if name in kinds:
@@ -137,7 +153,7 @@ def test_no_slot_is_lost_or_given_twice(capacity: int, steps: list[tuple[str, in
     run(scenario)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.integers(1, 10), STEPS)
 def test_memory_stays_within_the_budget_and_all_of_it_comes_back(
     total: int, steps: list[tuple[str, int]]
@@ -166,7 +182,7 @@ def test_memory_stays_within_the_budget_and_all_of_it_comes_back(
 
         workers = Workers(check)
         for name, number in steps:
-            if name in ("request", "receive", "try"):
+            if name in ("request", "receive", "try", "list"):
                 workers.start(holder(number, number + 2 if name == "receive" else 0))
             await workers.step(name, number)
         await workers.finish_all()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from consumer.admission import MemoryBudget, Reservation, Slots, spread
+from consumer.admission import MemoryBudget, Reservation, Slots, Turn, spread
 from tests.doubles.virtual_time import VIRTUAL_TIME, Backend, idle
 
 pytestmark = pytest.mark.anyio
@@ -20,10 +20,31 @@ def anyio_backend() -> Backend:
 
 
 async def full(capacity: int = 1) -> Slots:
+    """All slots held by requests."""
     slots = Slots(capacity)
     for _ in range(capacity):
         await slots.acquire()
     return slots
+
+
+async def full_of_deliveries(capacity: int = 1) -> Slots:
+    slots = Slots(capacity)
+    for _ in range(await slots.reserve(capacity)):
+        await slots.use_reserved()
+    return slots
+
+
+Take = Callable[[Slots], Coroutine[Any, Any, Any]]
+Give = Callable[[Slots], None]
+WAYS_IN = pytest.mark.parametrize(
+    ("filled", "way_in", "give_back"),
+    [
+        (full, Slots.acquire, Slots.release),
+        (full_of_deliveries, lambda slots: slots.reserve(1), Slots.release_used),
+    ],
+    ids=["request", "receive"],
+)
+"""How each kind comes in where all slots are taken, and how one of those is given back."""
 
 
 async def started(*works: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
@@ -53,12 +74,12 @@ class TestSlots:
         assert slots.free == 5
 
     async def test_a_reservation_waits_for_a_free_slot(self) -> None:
-        slots = await full(2)
+        slots = await full_of_deliveries(2)
         (reserving,) = await started(slots.reserve(10))
         assert not reserving.done()
-        slots.release()
+        slots.release_used()
         assert await reserving == 1
-        slots.release()
+        slots.release_used()
         assert slots.free == 1
 
     async def test_reserved_slots_become_working_ones(self) -> None:
@@ -123,45 +144,36 @@ class TestSlots:
         await idle()
         assert (second.done(), third.done()) == (True, False)
 
-    async def test_requests_go_before_receives(self) -> None:
-        slots = await full()
-        receive, request = await started(slots.reserve(1), slots.acquire())
-        slots.release()
-        await idle()
-        assert (receive.done(), request.done()) == (False, True)
-        slots.release()
-        assert await receive == 1
-
-    @pytest.mark.parametrize("way_in", [Slots.acquire, lambda slots: slots.reserve(1)])
+    @WAYS_IN
     async def test_one_who_gives_up_waiting_takes_no_slot(
-        self, way_in: Callable[[Slots], Coroutine[Any, Any, Any]]
+        self, filled: Callable[[], Coroutine[Any, Any, Slots]], way_in: Take, give_back: Give
     ) -> None:
-        slots = await full()
+        slots = await filled()
         leaving, staying = await started(way_in(slots), way_in(slots))
         await cancelled(leaving)
-        slots.release()
+        give_back(slots)
         await idle()
         assert staying.done()
 
-    @pytest.mark.parametrize("way_in", [Slots.acquire, lambda slots: slots.reserve(1)])
+    @WAYS_IN
     async def test_one_who_gives_up_just_when_its_turn_came_hands_it_on(
-        self, way_in: Callable[[Slots], Coroutine[Any, Any, Any]]
+        self, filled: Callable[[], Coroutine[Any, Any, Slots]], way_in: Take, give_back: Give
     ) -> None:
-        slots = await full()
+        slots = await filled()
         leaving, staying = await started(way_in(slots), way_in(slots))
-        slots.release()
+        give_back(slots)
         await cancelled(leaving)
         await idle()
         assert staying.done()
 
-    @pytest.mark.parametrize("way_in", [Slots.acquire, lambda slots: slots.reserve(1)])
+    @WAYS_IN
     async def test_one_who_was_cancelled_just_before_the_release_is_passed_over(
-        self, way_in: Callable[[Slots], Coroutine[Any, Any, Any]]
+        self, filled: Callable[[], Coroutine[Any, Any, Slots]], way_in: Take, give_back: Give
     ) -> None:
-        slots = await full()
+        slots = await filled()
         leaving, staying = await started(way_in(slots), way_in(slots))
         leaving.cancel()
-        slots.release()
+        give_back(slots)
         await idle()
         assert leaving.cancelled()
         assert staying.done()
@@ -174,6 +186,85 @@ class TestSlots:
         await cancelled(message)
         slots.release()
         assert (slots.active, slots.free) == (0, 1)
+
+
+class TestFairness:
+    async def test_deliveries_and_requests_take_turns(self) -> None:
+        slots = await full()
+        order: list[str] = []
+
+        async def request(number: int) -> None:
+            await slots.acquire()
+            order.append(f"r{number}")
+            slots.release()
+
+        async def delivery(number: int) -> None:
+            await slots.use_reserved()
+            order.append(f"d{number}")
+            slots.release_used()
+
+        slots._reserved = 3  # as if a receive had brought three messages
+        tasks = await started(*(request(number) for number in range(4)), *(delivery(n) for n in range(3)))
+        slots.release()
+        await asyncio.wait(tasks)
+        assert order == ["d0", "r0", "d1", "r1", "d2", "r2", "r3"]
+        assert (slots.active, slots.free) == (0, 1)
+
+    @pytest.mark.parametrize(("capacity", "share"), [(1, 1), (2, 1), (3, 1), (8, 4), (32, 16)])
+    async def test_a_receive_finds_half_of_the_slots_though_requests_hold_all(
+        self, capacity: int, share: int
+    ) -> None:
+        slots = await full(capacity)
+        assert await slots.reserve(100) == share
+        (further,) = await started(slots.reserve(1))
+        assert not further.done()
+        slots.unreserve(1)
+        assert await further == 1
+
+    async def test_the_half_of_the_queue_counts_what_it_works_on_already(self) -> None:
+        slots = Slots(8)
+        for _ in range(await slots.reserve(3)):
+            await slots.use_reserved()
+        for _ in range(5):
+            await slots.acquire()
+        assert await slots.reserve(100) == 1
+        (further,) = await started(slots.reserve(1))
+        assert not further.done()
+
+    async def test_deliveries_alone_are_received_only_for_free_slots(self) -> None:
+        slots = await full_of_deliveries(8)
+        (receive,) = await started(slots.reserve(10))
+        assert not receive.done()
+        slots.release_used()
+        assert await receive == 1
+
+    async def test_a_turn_is_passed_on_only_when_somebody_waits(self) -> None:
+        slots = Slots(1)
+        turn = Turn(slots)
+        await turn.take()
+        await turn.pass_on()
+        assert slots.active == 1
+        (waiting,) = await started(slots.acquire())
+        (passing,) = await started(turn.pass_on())
+        assert waiting.done()
+        assert not passing.done()
+        slots.release()
+        await passing
+        assert slots.active == 1
+        turn.give_back()
+        turn.give_back()
+        assert slots.active == 0
+
+    async def test_one_who_leaves_while_its_slot_is_passed_on_gives_none_back(self) -> None:
+        slots = Slots(1)
+        turn = Turn(slots)
+        await turn.take()
+        (waiting,) = await started(slots.acquire())
+        (passing,) = await started(turn.pass_on())
+        await cancelled(passing)
+        turn.give_back()
+        assert waiting.done()
+        assert slots.active == 1, "the one that it was passed on to"
 
 
 class TestSpread:
@@ -232,6 +323,25 @@ class TestSpread:
         slots.release()
         await spreading
         assert slots.active == 1
+
+    async def test_nobody_waits_for_the_end_of_a_list_that_passes_its_turn_on(self) -> None:
+        slots = Slots(1)
+        turn = Turn(slots)
+        await turn.take()
+        done = 0
+
+        async def work(item: int) -> None:
+            nonlocal done
+            await asyncio.sleep(1)
+            done += 1
+
+        spreading, waiting = await started(spread(slots, range(10), work, turn), slots.acquire())
+        await waiting
+        assert done == 1
+        slots.release()
+        await spreading
+        turn.give_back()
+        assert (done, slots.active) == (10, 0)
 
     async def test_an_error_stops_the_others_and_returns_their_slots(self) -> None:
         slots = await full(3)

@@ -65,14 +65,36 @@ async def test_what_is_there_already_exists(service: Scripted, result: Result) -
     assert answer.json()["verification"] is None
 
 
-@pytest.mark.parametrize("result", [Result.MISSING, Result.DELETED])
-async def test_a_missing_object_is_not_found(service: Scripted, result: Result) -> None:
-    service.act = lambda ref: replace(copied(ref), result=result, reason=Reason.SOURCE_MISSING)
+async def test_a_missing_object_is_not_found(service: Scripted) -> None:
+    service.act = lambda ref: replace(copied(ref), result=Result.MISSING, reason=Reason.SOURCE_MISSING)
     async with client(service) as http:
         answer = await http.post(ONE, json=WANTED)
     assert answer.status_code == 404
-    assert "s3://incoming/a/b c.txt" in answer.json()["detail"]
-    assert "source_missing" in answer.json()["detail"]
+    assert answer.json()["detail"] == (
+        "no such object: s3://incoming/a/b c.txt (the key is taken as it is, not URL-decoded) "
+        "[reason: source_missing]"
+    )
+
+
+async def test_a_replica_deleted_after_its_object_is_not_found_and_says_so(service: Scripted) -> None:
+    service.act = lambda ref: replace(copied(ref), result=Result.DELETED, reason=Reason.SOURCE_DELETED)
+    async with client(service) as http:
+        one = await http.post(ONE, json=WANTED)
+        many = await http.post(MANY, json={"s3_bucket": "incoming", "s3_keys": ["a/b c.txt"]})
+    told = (
+        "no such object: s3://incoming/a/b c.txt (it is gone, and its replica gs://replica/a/b c.txt was deleted) "
+        "[reason: source_deleted]"
+    )
+    assert (one.status_code, one.json()) == (404, {"detail": told})
+    assert many.status_code == 200
+    assert many.json()["results"] == [{"key": "a/b c.txt", "status": "not_found", "error": told}]
+
+
+async def test_a_deletion_that_failed_is_that_failure(service: Scripted) -> None:
+    broken = Failure(Kind.RETRYABLE, Reason.TIMEOUT, "slow")
+    service.act = lambda ref: replace(copied(ref), result=Result.DELETED, failure=broken)
+    async with client(service) as http:
+        assert (await http.post(ONE, json=WANTED)).status_code == 503
 
 
 async def test_an_ignored_object_is_a_conflict(service: Scripted) -> None:

@@ -6,9 +6,13 @@ import json
 
 import httpx
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
-from consumer.api_models import plain_errors
+from consumer.api_models import BucketName, plain_errors
 from consumer.model import ObjectRef
+from consumer.names import is_bucket_name
 from tests.unit.scripted_service import MANY, ONE, WANTED, Heard, Scripted, client
 
 pytestmark = pytest.mark.anyio
@@ -31,6 +35,28 @@ async def test_names_that_are_no_bucket_are_invalid(service: Scripted, bucket: o
         assert (await http.post(ONE, json={"s3_bucket": bucket, "s3_key": "k"})).status_code == 422
         batch = await http.post(MANY, json={"s3_bucket": bucket, "s3_keys": ["k"]})
     assert batch.status_code == 422
+
+
+@given(
+    st.one_of(
+        st.text(alphabet="ab9.-_\n/ é", max_size=8),
+        st.from_regex(r"[a-z0-9._-]{1,300}", fullmatch=True),
+        st.integers(1, 300).map("a".__mul__),
+    )
+)
+@example("a..b")
+@example("a.b")
+@example("a-.")
+@example("ab\n")
+@example("a" * 256)
+def test_the_document_and_the_program_have_one_rule_for_buckets(bucket: str) -> None:
+    rule = TypeAdapter(BucketName)
+    try:
+        rule.validate_python(bucket)
+    except ValidationError:
+        assert not is_bucket_name(bucket)
+    else:
+        assert is_bucket_name(bucket)
 
 
 @pytest.mark.parametrize("key", ["", "k" * 1025, "ü" * 513, 5, None, ["k"]])

@@ -17,6 +17,7 @@ from botocore import exceptions as vendor
 from botocore.credentials import Credentials, RefreshableCredentials
 from botocore.exceptions import ClientError
 
+from consumer.adapters import aws
 from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
 from consumer.adapters.sigv4 import AwsKeys
 from consumer.errors import Kind, Reason, ReplicatorError
@@ -205,7 +206,8 @@ async def test_a_bucket_of_aws_is_where_its_own_region_is(
     for name in variables.split():
         monkeypatch.setenv(f"AWS_USE_{name}_ENDPOINT", "true")
 
-    endpoint = await Endpoints(session, None).resolve(bucket, region)
+    home = boto3.Session(region_name=region) if region.startswith("cn-") else session
+    endpoint = await Endpoints(home, None).resolve(bucket, region)
 
     assert endpoint.origin + endpoint.path == url
     assert endpoint.origin == f"https://{endpoint.host}"
@@ -225,6 +227,40 @@ async def test_a_bucket_that_cannot_be_addressed_is_refused(session: boto3.Sessi
         await Endpoints(session, None).resolve("a/b?c", "us-east-1")
 
     assert (caught.value.reason, caught.value.kind) == (Reason.REFUSED, Kind.PERMANENT)
+
+
+@pytest.mark.parametrize("url", [None, "http://127.0.0.1:9000", "http://minio.example:9000"])
+@pytest.mark.parametrize("bucket", ["evil--use1-az4--x-s3", "evil--use1-az4--xa-s3"])
+async def test_a_directory_bucket_has_no_host_of_its_own_choice(
+    session: boto3.Session, url: str | None, bucket: str
+) -> None:
+    with pytest.raises(ReplicatorError, match="directory buckets") as caught:
+        await Endpoints(session, url).resolve(bucket, "us-east-1")
+
+    assert caught.value.reason is Reason.REFUSED
+
+
+@pytest.mark.parametrize("region", ["cn-north-1", "us-iso-east-1", "us-isob-east-1", "us-gov-west-1"])
+async def test_a_region_of_another_partition_is_refused(session: boto3.Session, region: str) -> None:
+    endpoints = Endpoints(session, None)
+    if session.get_partition_for_region(region) == "aws":
+        pytest.fail("that is not another partition")
+    with pytest.raises(ReplicatorError, match="not in the partition of us-east-1") as caught:
+        await endpoints.resolve("bucket", region)
+
+    assert caught.value.reason is Reason.REFUSED
+    at_a_custom_endpoint = await Endpoints(session, "http://127.0.0.1:9000").resolve("bucket", region)
+    assert at_a_custom_endpoint.origin == "http://127.0.0.1:9000"
+
+
+async def test_made_up_regions_do_not_pile_up_clients(
+    session: boto3.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aws, "_MOST_REGIONS", 2)
+    endpoints = Endpoints(session, None)
+    for region in ("eu-west-1", "made-up-1", "made-up-2", "eu-west-1"):
+        await endpoints.resolve("bucket", region)
+        assert len(endpoints._clients) <= 2
 
 
 async def test_resolving_sends_nothing_and_needs_no_credentials(

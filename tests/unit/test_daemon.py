@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import pytest
 
@@ -13,7 +12,6 @@ from consumer.errors import Reason, ReplicatorError
 from consumer.model import (
     Delivery,
     Failure,
-    LeaseEnded,
     LoopLagged,
     MessageSettled,
     MessagesReceived,
@@ -28,6 +26,7 @@ from consumer.model import (
 )
 from tests.doubles.virtual_time import VIRTUAL_TIME, Backend, idle, now, until
 from tests.doubles.workbench import BUCKET, Workbench, notification
+from tests.unit.running_daemon import Running, running, send
 
 pytestmark = pytest.mark.anyio
 
@@ -59,37 +58,6 @@ class Receives:
                 self.under_way -= 1
 
         patch.setattr(bench.queue, "receive", receive)
-
-
-class Running:
-    """A daemon at work."""
-
-    def __init__(self, bench: Workbench) -> None:
-        self.stop = asyncio.Event()
-        self.stop_now = asyncio.Event()
-        self.task = asyncio.create_task(bench.daemon.run(self.stop, self.stop_now))
-
-    async def drained(self) -> bool:
-        self.stop.set()
-        return await self.task
-
-
-@asynccontextmanager
-async def running(bench: Workbench) -> AsyncIterator[Running]:
-    daemon = Running(bench)
-    await idle()
-    yield daemon
-    daemon.stop.set()
-    daemon.stop_now.set()
-    await daemon.task
-    bench.assert_at_rest()
-
-
-def send(bench: Workbench, *keys: str) -> None:
-    """An object each, and a message about it."""
-    for key in keys:
-        bench.source.put(BUCKET, key, key.encode())
-        bench.queue.send(notification(key))
 
 
 def settlements(bench: Workbench) -> list[Settlement]:
@@ -235,54 +203,29 @@ async def test_a_queue_that_is_gone_pauses_until_it_is_back() -> None:
         await until(lambda: not bench.queue.messages)
 
 
-async def test_a_poller_survives_a_defect() -> None:
-    bench = Workbench()
-    bench.queue.fail("receive", ValueError("a defect"), times=3)
-    send(bench, "a")
-    async with running(bench):
-        await until(lambda: not bench.queue.messages)
-    assert [event.where for event in bench.recorder.of(UnexpectedError)] == ["poll"] * 3
+class Panic(BaseException):
+    """No Exception: what an extension in another language raises when it breaks."""
 
 
-async def test_one_message_s_defect_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("defect", [ZeroDivisionError, Panic])
+async def test_one_message_s_defect_does_not_stop_the_others(
+    defect: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = Workbench()
     handle = bench.pipeline.handle
 
     async def break_down_once(delivery: Delivery) -> None:
         if delivery.id == "message-1" and delivery.receive_count == 1:
             await bench.slots.use_reserved()
-            bench.slots.release()
-            raise ZeroDivisionError
+            bench.slots.release_used()
+            raise defect
         await handle(delivery)
 
     monkeypatch.setattr(bench.pipeline, "handle", break_down_once)
     send(bench, *"abc")
     async with running(bench):
         await until(lambda: not bench.queue.messages)
-    assert isinstance(bench.recorder.one(UnexpectedError).error, ZeroDivisionError)
-
-
-async def test_the_lease_keeper_starts_again_after_a_defect() -> None:
-    bench = Workbench()
-    send(bench, "a")
-    slow = bench.source.steps.hold("open")
-    extend = bench.queue.extend
-    broken = True
-
-    async def break_down(requests: object) -> object:
-        if broken:
-            raise ZeroDivisionError
-        return await extend(requests)  # type: ignore[arg-type]
-
-    bench.queue.extend = break_down  # type: ignore[method-assign,assignment]
-    async with running(bench):
-        await asyncio.sleep(15)
-        broken = False
-        await asyncio.sleep(3600)
-        slow.release()
-        await until(lambda: not bench.queue.messages)
-    assert not bench.recorder.of(LeaseEnded)
-    assert {event.where for event in bench.recorder.of(UnexpectedError)} == {"LeaseKeeper.run"}
+    assert isinstance(bench.recorder.one(UnexpectedError).error, defect)
 
 
 async def test_the_gauges_go_on_after_a_failure() -> None:
@@ -293,32 +236,6 @@ async def test_the_gauges_go_on_after_a_failure() -> None:
         await asyncio.sleep(95)
         assert len(bench.recorder.of(QueueDepth)) == 3
         assert [event.seconds for event in bench.recorder.of(LoopLagged)] == [pytest.approx(0)] * 19
-
-
-async def test_a_receive_that_never_answers_is_a_stall() -> None:
-    bench = Workbench()
-    hanging = bench.queue.gate("receive")
-    async with running(bench):
-        await asyncio.sleep(85)
-        assert bench.daemon.is_alive()
-        assert bench.daemon.not_ready_reason() is None
-        await asyncio.sleep(10)
-        assert not bench.daemon.is_alive()
-        assert bench.daemon.not_ready_reason() == "stalled"
-        hanging.set()
-        await until(bench.daemon.is_alive, 30)
-
-
-async def test_copies_of_hours_are_no_stall() -> None:
-    bench = Workbench(capacity=1)
-    send(bench, "a")
-    slow = bench.source.steps.hold("open")
-    async with running(bench):
-        await asyncio.sleep(3 * 3600)
-        assert bench.daemon.is_alive()
-        assert bench.daemon.not_ready_reason() is None
-        slow.release()
-        await until(lambda: not bench.queue.messages)
 
 
 # --- stopping -------------------------------------------------------------------------------------------------------

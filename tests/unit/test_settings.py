@@ -481,17 +481,29 @@ def test_settings_show_no_secret(tmp_path: Path) -> None:
         AWS_SECRET_ACCESS_KEY="hunter2",
         AWS_SESSION_TOKEN="hunter2",
         API_TOKEN="hunter2",
-        S3_ENDPOINT_URL="http://user:hunter2@s3:9000",
-        SQS_ENDPOINT_URL="http://user:hunter2@sqs",
-        SQS_QUEUE_URL="http://user:hunter2@sqs/q",
-        SQS_DLQ_URL="http://user:hunter2@sqs/d",
-        STORAGE_EMULATOR_HOST="user:hunter2@gcs",
+        S3_ENDPOINT_URL="http://s3:9000",
     )
     shown = [repr(settings), str(settings), f"{settings.public()}", settings.s3_target, settings.gcs_target]
     assert "hunter2" not in " ".join(shown)
     assert settings.public()["API_TOKEN"] == "set"
     assert settings.s3_target == settings.public()["S3_ENDPOINT_URL"] == "http://s3:9000"
     assert settings.aws_secret_access_key == SecretStr("hunter2")
+
+
+def test_urls_with_credentials_are_refused_without_showing_them(tmp_path: Path) -> None:
+    # No client here sends them: requests would fail one by one, long after the start.
+    urls = {
+        "S3_ENDPOINT_URL": "http://user:hunter2@s3:9000",
+        "SQS_ENDPOINT_URL": "http://user:hunter2@sqs",
+        "SQS_QUEUE_URL": "http://user:hunter2@sqs/q",
+        "SQS_DLQ_URL": "http://user:hunter2@sqs/d",
+        "STORAGE_EMULATOR_HOST": "user:hunter2@gcs",
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, **urls)
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == list(urls)
+    assert all("without a user name and password" in problem for problem in caught.value.problems)
+    assert "hunter2" not in str(caught.value)
 
 
 # --- What others ask ---

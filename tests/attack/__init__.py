@@ -1,0 +1,1 @@
+"""The sidecar and the engine behind it under attack: hostile documents, bodies, clients, names; and nothing told."""
