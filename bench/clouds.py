@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import httpx
 
+from bench.measure import ending_with_us
 from tests.acceptance.notifications import notification, record
 from tests.acceptance.stack import new_client
 from tests.emulators import servers
@@ -69,6 +70,20 @@ class Queue:
             if failed:
                 raise RuntimeError(f"messages were not sent: {failed}")
 
+    def send(self, body: str) -> None:
+        self._sqs.send_message(QueueUrl=self.url, MessageBody=body)
+
+    def take_dead_letters(self) -> list[str]:
+        """The bodies of all dead letters, which are gone then."""
+        bodies: list[str] = []
+        while letters := self._sqs.receive_message(QueueUrl=self._dlq_url, MaxNumberOfMessages=10).get(
+            "Messages"
+        ):
+            for letter in letters:
+                bodies.append(letter["Body"])
+                self._sqs.delete_message(QueueUrl=self._dlq_url, ReceiptHandle=letter["ReceiptHandle"])
+        return bodies
+
     def depth(self) -> int:
         """Messages visible, held and delayed."""
         return self._depth(self.url)
@@ -100,9 +115,10 @@ def check_replicas(url: str, bodies: Mapping[str, bytes]) -> None:
 
 
 @contextmanager
-def strict_double() -> Iterator[str]:
-    """The URL of the strict GCS double in a process of its own; it keeps hashes, not bodies."""
+def strict_double(*options: str) -> Iterator[str]:
+    """The URL of the strict GCS double in a process of its own; it keeps hashes, not bodies. It ends with this one."""
     command = [
+        *ending_with_us(),
         sys.executable,
         "-m",
         "tests.doubles.strict_gcs",
@@ -110,6 +126,7 @@ def strict_double() -> Iterator[str]:
         "--sha256",
         "--bucket",
         DESTINATION,
+        *options,
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -117,6 +134,19 @@ def strict_double() -> Iterator[str]:
             yield process.stdout.readline().strip()
         finally:
             process.kill()
+
+
+def replicas(url: str) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of every object in the strict double, by name."""
+    found: dict[str, tuple[int, str]] = {}
+    page: dict[str, str] | None = {}
+    with httpx.Client(trust_env=False) as client:
+        while page is not None:
+            answer = client.get(f"{url}/storage/v1/b/{DESTINATION}/o", params=page).raise_for_status().json()
+            for item in answer.get("items", ()):
+                found[item["name"]] = int(item["size"]), item["doubleSha256"]
+            page = {"pageToken": answer["nextPageToken"]} if "nextPageToken" in answer else None
+    return found
 
 
 def check_replica_hash(url: str, key: str, size: int, sha256: str) -> str:

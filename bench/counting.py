@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import aiohttp
+import uvloop
 from aiohttp import web
 from yarl import URL
 
@@ -33,6 +34,7 @@ class CountingProxy:
         self._client = aiohttp.ClientSession(
             auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=None),
+            read_bufsize=2**20,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         self._runner = web.ServerRunner(web.Server(self._serve, auto_decompress=False, access_log=None))
@@ -67,8 +69,8 @@ class CountingProxy:
             response = web.StreamResponse(status=answer.status, reason=answer.reason)
             for name, value in kept:
                 response.headers.add(name, value)
-            # The daemon may leave a long poll when it ends.
-            with contextlib.suppress(ConnectionResetError):
+            # The daemon may leave a long poll when it ends, and a body whose upload failed.
+            with contextlib.suppress(ConnectionError):
                 await response.prepare(request)
                 async for piece in answer.content.iter_any():
                     await response.write(piece)
@@ -79,14 +81,21 @@ class CountingProxy:
 @contextmanager
 def counted(*targets: str) -> Iterator[list[CountingProxy]]:
     """A proxy for each target, all served by one thread."""
-    loop = asyncio.new_event_loop()
+    proxies = [CountingProxy(target) for target in targets]
+    with served(proxies):
+        yield proxies
+
+
+@contextmanager
+def served(proxies: Sequence[CountingProxy]) -> Iterator[None]:
+    """The proxies at work, all in one thread."""
+    loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="counting", daemon=True)
     thread.start()
-    proxies = [CountingProxy(target) for target in targets]
     try:
         for proxy in proxies:
             asyncio.run_coroutine_threadsafe(proxy.start(), loop).result(30)
-        yield proxies
+        yield
         for proxy in proxies:
             asyncio.run_coroutine_threadsafe(proxy.stop(), loop).result(30)
     finally:

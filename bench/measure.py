@@ -16,6 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tests.emulators.servers import _BECOME_SERVER
+
 CONSUMER = Path(sys.executable).with_name("consumer")
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -77,6 +79,11 @@ class Daemon:
         return Cost(usage.ru_utime, usage.ru_stime, peak.rss, usage.ru_maxrss / 1024)
 
 
+def ending_with_us() -> list[str]:
+    """What to put before a command, for the kernel to end it when this process dies before it can (Linux)."""
+    return [sys.executable, "-I", "-S", "-c", _BECOME_SERVER, str(os.getpid())]
+
+
 @contextmanager
 def daemon(env: Mapping[str, str]) -> Iterator[Daemon]:
     """Yields once start-up is over. `at_start` was read then, so its difference to later is the work alone."""
@@ -84,7 +91,7 @@ def daemon(env: Mapping[str, str]) -> Iterator[Daemon]:
         log = Path(folder) / "log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                [str(CONSUMER), "run"],
+                [*ending_with_us(), str(CONSUMER), "run"],
                 env={"PATH": os.environ["PATH"], "HOME": folder, **env},
                 cwd=folder,
                 stdin=subprocess.DEVNULL,

@@ -58,18 +58,23 @@ def write_json(folder: Path, results: Sequence[Result]) -> Path:
         "at": now.isoformat(),
         "version": __version__,
         "commit": _commit(),
-        "machine": {
-            "processor": _processor(),
-            "processors": os.cpu_count(),
-            "system": platform.platform(),
-            "python": platform.python_version(),
-        },
+        "machine": machine(),
         "how": HOW,
         "results": [_document(result) for result in results],
     }
     path = folder / f"{now:%Y%m%dT%H%M%SZ}.json"
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def machine() -> dict[str, Any]:
+    """What was measured on."""
+    return {
+        "processor": _processor(),
+        "processors": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
 
 
 def _figures(result: Result) -> list[tuple[str, str, list[float]]]:

@@ -1,4 +1,7 @@
-"""What runs for months: pollers, lease keeper, gate and gauges in one task group, and the way to stop them.
+"""What runs for months: pollers, lease keeper, gate and gauges, each kept running, and the way to stop them.
+
+Progress is a receive that answers, or fails by an error of the other side: an outage is no defect of ours. Where
+neither happens though it could, the pollers begin anew and the program calls itself stalled until one happens.
 
 Stopping: not ready → no more receives → what has not started is released → the rest finishes with its leases kept,
 until the drain time is over → what still runs is stopped at its next chunk and released.
@@ -7,18 +10,19 @@ until the drain time is over → what still runs is stopped at its next chunk an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 
 from consumer.admission import Slots
-from consumer.errors import Kind, ReplicatorError
+from consumer.errors import Kind, Reason, ReplicatorError
+from consumer.gauges import watch_loop, watch_queue
 from consumer.lease import LeaseKeeper
 from consumer.model import (
     Delivery,
     Failure,
-    LoopLagged,
     MessagesReceived,
     ObjectRef,
     Outcome,
@@ -30,18 +34,21 @@ from consumer.pause import Gate
 from consumer.pipeline import Pipeline
 from consumer.ports import Observer, Queue
 from consumer.replay import Replays
+from consumer.supervise import Part, Supervisor
 
 RECEIVE_MOST: Final = 10
 MOST_POLLERS: Final = 4
 _GATHER_SECONDS: Final = 0.05
 """How long a poller waits for more free slots than one, so that a busy daemon does not receive one by one."""
 _LONGEST_RECEIVE_WAIT: Final = 30.0
-_STALLED_AFTER_SECONDS: Final = 90.0
-_GAUGE_SECONDS: Final = 30.0
-_LAG_SECONDS: Final = 5.0
+GIVE_UP_SECONDS: Final = 72.0
+"""Above what a receive can take by its own rules: two attempts, each 5 s to connect and 30 s to answer, and a second
+between them. One that takes longer than this never ends."""
+STALLED_AFTER_SECONDS: Final = 95.0
+"""What is given up is tried again at once, and an idle queue answers after 20 s: a hang that this mends is no stall."""
+_PROGRESS_SECONDS: Final = 5.0
 _ABORT_SECONDS: Final = 3.0
 _LAST_CALLS_SECONDS: Final = 0.5
-_RESTART_SECONDS: Final = 1.0
 
 
 class State(StrEnum):
@@ -83,30 +90,32 @@ class Daemon:
         self._wall_clock = wall_clock
         self._state = State.STARTING
         self._deliveries: set[asyncio.Task[Any]] = set()
+        self._unbegun: set[asyncio.Task[Any]] = set()
         self._requests: set[asyncio.Task[Any]] = set()
-        self._receiving_since: dict[int, float] = {}
+        self._progress_at = 0.0
         self._busy = asyncio.Event()
 
     # --- running ------------------------------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event, stop_now: asyncio.Event) -> bool:
         """Works until `stop` is set, then drains. Returns whether the drain was clean: `stop_now` cuts it short."""
-        pollers = min(MOST_POLLERS, max(1, self._slots.capacity // RECEIVE_MOST))
+        pollers = range(min(MOST_POLLERS, max(1, self._slots.capacity // RECEIVE_MOST)))
+        self._progress_at = self._clock()
         self._state = State.RUNNING
-        async with asyncio.TaskGroup() as group:
-            polling = [group.create_task(self._poll(number, group)) for number in range(pollers)]
-            keeping = [
-                group.create_task(self._keep_running(work))
-                for work in (self._leases.run, self._gate.run, self._watch_queue, self._watch_loop)
-            ]
+        async with asyncio.TaskGroup() as group, Supervisor(self._observer, self._clock) as supervisor:
+            supervisor.keep("leases", self._leases.run)
+            supervisor.keep("gate", self._gate.run)
+            supervisor.keep("queue gauges", partial(watch_queue, self._queue, self._observer))
+            supervisor.keep("loop lag", partial(watch_loop, self._observer, self._clock))
+            polling = [supervisor.keep("poll", partial(self._poll, number, group)) for number in pollers]
+            supervisor.keep("progress", partial(self._watch_progress, polling))
             await stop.wait()
             self._state = State.DRAINING
-            clean = await self._drain(polling, stop_now)
-            _cancel(keeping)
-        return clean
+            return await self._drain(polling, stop_now)
 
-    async def _drain(self, polling: Sequence[asyncio.Task[Any]], stop_now: asyncio.Event) -> bool:
-        _cancel(polling)
+    async def _drain(self, polling: Sequence[Part], stop_now: asyncio.Event) -> bool:
+        for poller in polling:
+            poller.stop()
         self._pipeline.release_waiting()
         stopping = asyncio.ensure_future(stop_now.wait())
         working = asyncio.ensure_future(self._wait_for_work())
@@ -118,6 +127,7 @@ class Daemon:
         if self._deliveries:
             _cancel(list(self._deliveries))
             await asyncio.wait(self._deliveries, timeout=_ABORT_SECONDS)
+            _cancel(list(self._deliveries))  # no patience any more with a write that is out
         if not working.done() or working.cancelled():
             # Not for a long poll's end any more: what it still brings comes again when its visibility runs out.
             with suppress(TimeoutError):
@@ -131,20 +141,30 @@ class Daemon:
             await asyncio.wait(work)
         await self._queue.close()
 
-    async def _keep_running(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Starts a part again that died of a defect: without leases or the gate, the daemon would only look alive."""
-        while True:
-            try:
-                await work()
-            except Exception as error:  # noqa: BLE001 - reported, and mended by starting again
-                self._observer.emit(UnexpectedError(work.__qualname__, error))
-                await asyncio.sleep(_RESTART_SECONDS)
+    def _begin(self, delivery: Delivery, group: asyncio.TaskGroup) -> None:
+        task = group.create_task(self._handle(delivery))
+        self._deliveries.add(task)
+        self._unbegun.add(task)
+        task.add_done_callback(self._ended)
 
     async def _handle(self, delivery: Delivery) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._unbegun.discard(task)
         try:
             await self._pipeline.handle(delivery)
-        except Exception as error:  # noqa: BLE001 - one message's defect must not stop the others; it comes again
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - one message's defect must not stop the others; it comes again
             self._observer.emit(UnexpectedError("pipeline", error))
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._deliveries.discard(task)
+        if task in self._unbegun:  # cancelled before its first step: nobody else gives its slot back
+            self._unbegun.discard(task)
+            self._slots.unreserve(1)
+
+    # --- receiving ----------------------------------------------------------------------------------------------
 
     async def _poll(self, number: int, group: asyncio.TaskGroup) -> None:
         failures = 0
@@ -154,17 +174,13 @@ class Daemon:
                 if number:
                     await self._busy.wait()
                 await self._gate.wait_open()
-                await self._receive(number, group)
+                await self._receive(group)
                 failures = 0
             except ReplicatorError as error:
                 failures += 1
                 await self._back_off(Failure.of(error), failures)
-            except Exception as error:  # noqa: BLE001 - a poller must not die: nothing would be received any more
-                failures += 1
-                self._observer.emit(UnexpectedError("poll", error))
-                await self._back_off(Failure.of(error), failures)
 
-    async def _receive(self, number: int, group: asyncio.TaskGroup) -> None:
+    async def _receive(self, group: asyncio.TaskGroup) -> None:
         wanted = min(RECEIVE_MOST, self._slots.capacity)
         reserved = await self._slots.reserve(wanted)
         try:
@@ -173,17 +189,12 @@ class Daemon:
                 reserved += self._slots.reserve_more(wanted - reserved)
             if not self._gate.is_open():
                 return
-            self._receiving_since[number] = self._clock()
-            deliveries = await self._queue.receive(reserved)
+            deliveries = await self._answer(reserved)
             for delivery in deliveries:
-                task = group.create_task(self._handle(delivery))
-                self._deliveries.add(task)
-                task.add_done_callback(self._deliveries.discard)
+                self._begin(delivery, group)
             reserved -= len(deliveries)
         finally:
-            self._receiving_since.pop(number, None)
             self._slots.unreserve(reserved)
-        self._observer.emit(PollCompleted(self._queue.source, self._wall_clock()))
         if deliveries:
             self._observer.emit(MessagesReceived(self._queue.source, len(deliveries)))
         if not deliveries:
@@ -191,25 +202,53 @@ class Daemon:
         elif not reserved:
             self._busy.set()
 
+    async def _answer(self, most: int) -> list[Delivery]:
+        """What a receive brings; nothing when it hangs: what it may still bring is released when it does."""
+        try:
+            async with asyncio.timeout(GIVE_UP_SECONDS) as limit:
+                deliveries = await self._queue.receive(most)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            failure = Failure(
+                Kind.RETRYABLE,
+                Reason.TIMEOUT,
+                f"no answer within {GIVE_UP_SECONDS:.0f} s: given up, and begun anew",
+                operation="receive",
+            )
+            self._observer.emit(ReceiveFailed(self._queue.source, failure, 0.0))
+            return []
+        self._progress_at = self._clock()
+        self._observer.emit(PollCompleted(self._queue.source, self._wall_clock()))
+        return deliveries
+
     async def _back_off(self, failure: Failure, failures: int) -> None:
         wait = min(2.0 ** (failures - 1), _LONGEST_RECEIVE_WAIT)
+        self._progress_at = self._clock() + wait
         self._observer.emit(ReceiveFailed(self._queue.source, failure, wait))
         if failure.kind is Kind.UNAVAILABLE:
             self._gate.close(failure)
         await asyncio.sleep(wait)
 
-    async def _watch_queue(self) -> None:
+    async def _watch_progress(self, polling: Sequence[Part]) -> None:
+        """Notes the times when nothing can be received, and mends pollers that wait in vain, whatever for."""
+        renewed_at = -STALLED_AFTER_SECONDS
         while True:
-            # After a failure the gauges keep their last values; the pollers report what is wrong.
-            with suppress(ReplicatorError):
-                self._observer.emit(await self._queue.depth())
-            await asyncio.sleep(_GAUGE_SECONDS)
+            await asyncio.sleep(_PROGRESS_SECONDS)
+            now = self._clock()
+            if self._is_rightly_idle():
+                self._progress_at = max(self._progress_at, now)
+            elif not self.is_alive() and now - renewed_at >= STALLED_AFTER_SECONDS:
+                renewed_at = now
+                stall = f"nothing was received for {STALLED_AFTER_SECONDS:.0f} s though it could be"
+                self._observer.emit(UnexpectedError("poll", RuntimeError(stall)))
+                for poller in polling:
+                    poller.renew()
 
-    async def _watch_loop(self) -> None:
-        while True:
-            before = self._clock()
-            await asyncio.sleep(_LAG_SECONDS)
-            self._observer.emit(LoopLagged(max(0.0, self._clock() - before - _LAG_SECONDS)))
+    def _is_rightly_idle(self) -> bool:
+        """Whether receiving has to wait: for a shared cause to end, or for copies and requests that have every slot."""
+        in_flight = self._deliveries or self._requests
+        return not self._gate.is_open() or (bool(in_flight) and self._slots.active >= self._slots.capacity)
 
     # --- what the sidecar asks ----------------------------------------------------------------------------------
 
@@ -243,9 +282,10 @@ class Daemon:
         return None if self._gate.is_open() else "paused"
 
     def is_alive(self) -> bool:
-        """Whether no receive has been under way for much longer than a long poll can take."""
-        now = self._clock()
-        return all(now - since < _STALLED_AFTER_SECONDS for since in self._receiving_since.values())
+        """Whether something was received, or could not be for a good reason, not long ago."""
+        if self._state is not State.RUNNING:
+            return True
+        return self._clock() - self._progress_at < STALLED_AFTER_SECONDS
 
     def accepting(self) -> bool:
         return self._state is State.RUNNING

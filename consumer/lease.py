@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -78,9 +78,13 @@ class LeaseKeeper:
         requests = [LeaseRequest(lease.delivery, self._seconds(lease.delivery, now)) for lease in due]
         if not requests:
             return
+        results: Sequence[Exception | None]
         try:
-            results = await self._queue.extend(requests)
-        except ReplicatorError as error:
+            # What takes longer than a lease's interval is asked again: an answer that never comes must not be the
+            # end of every other lease.
+            async with asyncio.timeout(min(_interval(lease.delivery) for lease in due)):
+                results = await self._queue.extend(requests)
+        except (ReplicatorError, TimeoutError) as error:
             results = [error] * len(requests)
         counts = dict.fromkeys(("extended", "failed", "capped", "lost"), 0)
         for lease, result in zip(due, results, strict=True):

@@ -11,7 +11,7 @@ from typing import Any, Final
 from botocore.config import Config
 
 from consumer.adapters.sqs_batches import Entry
-from consumer.adapters.sqs_errors import translate
+from consumer.adapters.sqs_errors import refuse_unreadable, translate
 
 ClientFactory = Callable[[Config], Any]
 Answer = Mapping[str, Any]
@@ -32,7 +32,10 @@ class SqsCalls:
         # For the other calls the client's short retries are the only ones: nobody repeats a whole call.
         self._poll_client = make_client(_config(wait_seconds + _CALL_SECONDS, 2, pollers))
         self._client = make_client(_config(_CALL_SECONDS, 3, _THREADS))
-        self._poll_threads = ThreadPoolExecutor(pollers, thread_name_prefix="sqs-poll")
+        for client in (self._poll_client, self._client):
+            client.meta.events.register("response-received.sqs", refuse_unreadable)
+        # As many again for polls that hang and were given up: they keep their threads until they end.
+        self._poll_threads = ThreadPoolExecutor(2 * pollers, thread_name_prefix="sqs-poll")
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="sqs")
 
     async def call(self, name: str, action: str, **request: Any) -> Answer:
