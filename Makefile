@@ -35,7 +35,7 @@ endif
 FORGET_STALE := $(shell if [ -f $(STAMP) ]; then \
 	if [ "`cat $(STAMP)`" != "$(CURDIR)" ] || ! .venv/bin/python -c '' >/dev/null 2>&1; then rm -rf .venv; fi; fi)
 
-.PHONY: help run check test test-emulators bench lint format clean
+.PHONY: help run check test test-deep test-emulators test-kill test-guards soak bench lint format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -52,9 +52,23 @@ check: $(STAMP)  ## Ask S3, SQS and GCS, as configured, whether the daemon could
 test: $(STAMP)  ## Run the test suite (no network beyond this machine, no cloud account)
 	@exec .venv/bin/python -m pytest $(ARGS)
 
+test-deep: $(STAMP)  ## Live through far more random races, crashes and faults (ARGS="--hypothesis-seed=N" repeats a run)
+	@exec .venv/bin/python -m pytest tests/convergence --hypothesis-profile=deep --timeout=3600 -s $(ARGS)
+
 test-emulators: $(STAMP)  ## Provision MinIO, fake-gcs-server, ElasticMQ and LocalStack, and test against them
 	@.venv/bin/python -m tests.emulators.provision
 	@exec .venv/bin/python -m pytest -m emulators $(ARGS)
+
+test-kill: $(STAMP)  ## Kill running daemons over real emulators (KILLS=60 KILL_KEYS=2500 KILL_SEED=random)
+	@.venv/bin/python -m tests.emulators.provision
+	@exec .venv/bin/python -m pytest -m emulators tests/crash $(ARGS)
+
+test-guards: $(STAMP)  ## Break one guard after the other in a copy: does a test turn red? (ARGS="convergence" takes one list)
+	@exec .venv/bin/python -m tests.guards $(ARGS)
+
+soak: $(STAMP)  ## Run the daemon for ten minutes under load, faults and rotating credentials: does anything grow?
+	@.venv/bin/python -m tests.emulators.provision
+	@exec .venv/bin/python -m bench.soak $(ARGS)
 
 bench: $(STAMP)  ## Measure throughput, CPU and memory
 	@exec .venv/bin/python -m bench $(ARGS)
