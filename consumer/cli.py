@@ -217,7 +217,9 @@ def _line(outcome: Outcome) -> str:
         )
     if outcome.result is Result.MISSING:
         return f"missing             {source} does not exist"
-    details = f"{outcome.size} bytes, crc32c {outcome.crc32c}, verified by {outcome.verification or 'comparison'}"
+    details = (
+        f"{outcome.size} bytes, crc32c {outcome.crc32c}, verified by {outcome.verification or 'comparison'}"
+    )
     return f"{outcome.result:<19} {source} -> {outcome.destination} ({details})"
 
 
