@@ -212,9 +212,7 @@ def _line(outcome: Outcome) -> str:
     if outcome.failure is not None:
         return f"failed              {source}: {outcome.reason}: {outcome.failure}"
     if outcome.result is Result.DELETED:
-        return (
-            f"missing {outcome.event.ref.uri} does not exist; its replica {outcome.destination} was deleted"
-        )
+        return f"missing             {source} does not exist; its replica {outcome.destination} was deleted"
     if outcome.result is Result.MISSING:
         return f"missing             {source} does not exist"
     details = (
