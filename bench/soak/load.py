@@ -63,6 +63,7 @@ class Load:
             # However short the run, the dead letters are tried, too.
             self._room.acquire()
             threads.submit(self._guarded, self._poison, "the first poison is no JSON")
+            self._rush()
             while not stop.wait(max(0.0, due - time.monotonic())):
                 due = max(due + 1 / self._rate, time.monotonic() - 1)
                 self._room.acquire()
@@ -71,6 +72,16 @@ class Load:
                     threads.submit(self._guarded, self._put, self._name(LARGE), LARGE)
                 else:
                     threads.submit(self._guarded, *self._next())
+
+    def _rush(self) -> None:
+        """Everything at once, for the daemon to be as large as its concurrency makes it: what grows later is a leak."""
+        names = [
+            (f"soak/{size}/rush {number:02}.bin", size) for size in (9 * MIB, MIB) for number in range(48)
+        ]
+        for name, size in names:
+            self._store(name, size)
+        for name, size in names:
+            self._notify(name, "ObjectCreated:Put", size)
 
     def _next(self) -> tuple[Callable[..., None], *tuple[object, ...]]:
         deed = self._chance.choices(list(_DEEDS), list(_DEEDS.values()))[0]
@@ -103,6 +114,10 @@ class Load:
     # --- deeds --------------------------------------------------------------------------------------------------
 
     def _put(self, name: str, size: int) -> None:
+        self._notify(name, "ObjectCreated:Put", self._store(name, size))
+
+    def _store(self, name: str, size: int) -> int:
+        """Returns how many bytes it became."""
         with self._locks[name]:
             self._versions += 1
             body = self._body(self._versions, size)
@@ -112,7 +127,7 @@ class Load:
             else:
                 self._source.s3.put_object(Bucket=SOURCE, Key=name, Body=body)
             self.expected[name] = len(body), hashlib.sha256(body).hexdigest()
-        self._notify(name, "ObjectCreated:Put", len(body))
+            return len(body)
 
     def _delete(self, name: str) -> None:
         with self._locks[name]:

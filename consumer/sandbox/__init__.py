@@ -12,7 +12,9 @@ import re
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import MutableMapping
+from types import FrameType
 from typing import Final
 
 EXIT_OK: Final = 0
@@ -62,10 +64,10 @@ def run_sandbox(*, objects: int | None, leave: bool) -> int:
         return _refuse(f"API_PORT: must be a port from 0 to 65535; it is {os.environ['API_PORT']!r}")
     proxied = _is_proxied()
     isolate(os.environ)
-    for name in ("SIGTERM", "SIGHUP"):
-        # As with Ctrl-C: leave through the clean-up. Once the daemon runs, it has handlers of its own.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        # All as Ctrl-C: leave through the clean-up. Once the daemon runs, it has handlers of its own.
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
+            signal.signal(getattr(signal, name), _interrupt)
     try:
         from consumer.sandbox.stage import present
 
@@ -73,6 +75,20 @@ def run_sandbox(*, objects: int | None, leave: bool) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\nStopped.\n")
         return EXIT_FAILED if leave else EXIT_OK
+
+
+_interrupted = threading.Event()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _interrupted.set()
+    signal.default_int_handler(number, frame)
+
+
+def obey_interrupts() -> None:
+    """Raises KeyboardInterrupt when there was one that somebody else's code kept to itself, as some imports do."""
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 def missing_modules() -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any, Final, TextIO
 
 from consumer.errors import EndpointError
 from consumer.logs import configure_logging
-from consumer.sandbox import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE
+from consumer.sandbox import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE, obey_interrupts
 from consumer.sandbox.emulators import EmulatorError, gcs_name, started
 from consumer.sandbox.samples import Sample, generated, samples
 from consumer.sandbox.view import View, new_view
@@ -62,6 +62,7 @@ def _on_emulators(
         emulators = cleanup.enter_context(started(names, folder, meanwhile=_import_the_rest))
         # Done first at the end: a second Ctrl-C must not interrupt it.
         cleanup.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
+        obey_interrupts()
         from consumer.sandbox.clouds import Clouds
         from consumer.sandbox.story import Plan, Story
 
@@ -71,6 +72,8 @@ def _on_emulators(
         file = cleanup.enter_context(log.open("a", encoding="utf-8"))
         configure_logging("INFO", "json", stream=_LogTap(file, view.alert))
         story = Story(clouds, emulators, view, Plan(chosen, leave, api_port, proxied, log))
+        obey_interrupts()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the only one that the runner takes over
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             code = runner.run(story.tell())
         if story.interrupted:

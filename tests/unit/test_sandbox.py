@@ -6,7 +6,11 @@ import asyncio
 import io
 import json
 import os
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
@@ -21,7 +25,7 @@ from consumer.sandbox.arrivals import Arrival, Arrivals, Stalled, State
 from consumer.sandbox.clouds import Backlog, Clouds
 from consumer.sandbox.compare import Comparison, Verdict
 from consumer.sandbox.samples import Sample, generated, samples
-from consumer.sandbox.stage import _LogTap
+from consumer.sandbox.stage import _LogTap, present
 from consumer.sandbox.story import Plan, Story, usable_port
 from consumer.sandbox.terminal import TerminalView
 from consumer.sandbox.view import LISTED, PlainView, verdict
@@ -315,3 +319,22 @@ def test_the_terminal_shows_what_arrived_and_lets_no_name_move_the_cursor(width:
     assert "evil" not in shown.rpartition("Arrivals")[2]
     assert "mine" in shown
     assert f"curl -sS {PLACE.replica_url}\n" in shown.replace("\r", "")
+
+
+def test_an_interrupt_that_an_import_keeps_to_itself_is_obeyed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def started(*_: object, **__: object) -> Iterator[list[object]]:
+        with suppress(KeyboardInterrupt):
+            package._interrupt(signal.SIGINT, None)
+        yield []
+
+    monkeypatch.setattr(package, "_interrupted", threading.Event())
+    monkeypatch.setattr("consumer.sandbox.stage.started", started)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert present(objects=None, leave=False, api_port=0, proxied=False) == package.EXIT_OK
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "Stopped" in "".join(capsys.readouterr())
