@@ -11,7 +11,16 @@ from consumer.admission import MemoryBudget, Slots
 from consumer.decide import Policy
 from consumer.errors import Reason
 from consumer.lease import LeaseKeeper
-from consumer.model import MIB, Delivery, ObjectFinished, ObjectRef, Outcome, QueueDepth, UnexpectedError
+from consumer.model import (
+    MIB,
+    Delivery,
+    Event,
+    ObjectFinished,
+    ObjectRef,
+    Outcome,
+    QueueDepth,
+    UnexpectedError,
+)
 from consumer.pause import Gate
 from consumer.pipeline import Pipeline
 from consumer.ports import LeaseRequest
@@ -27,16 +36,25 @@ from .world import World
 CAPACITY = 3
 
 
+class WorkersRecorder(Recorder):
+    """Notes with each worker what came of its records: one message may be in two hands of one pod."""
+
+    def emit(self, event: Event, /) -> None:
+        super().emit(event)
+        worker = WORKER.get()
+        if worker is not None and isinstance(event, ObjectFinished):
+            worker.outcomes.append(event.outcome)
+
+
 class ScheduledQueue:
     """A pod's way to the shared queue (`ports.Queue`). Checks at each delete that the message is done."""
 
     source = "sqs"
     has_dead_letter_queue = True
 
-    def __init__(self, shared: MemoryQueue, scheduler: Scheduler, recorder: Recorder) -> None:
+    def __init__(self, shared: MemoryQueue, scheduler: Scheduler) -> None:
         self._shared = shared
         self._park = scheduler.park
-        self._recorder = recorder
         self._buried: set[str] = set()
 
     async def receive(self, max_messages: int) -> list[Delivery]:
@@ -72,12 +90,11 @@ class ScheduledQueue:
     async def close(self) -> None: ...
 
     def _assert_done(self, delivery: Delivery) -> None:
-        outcomes = [
-            event.outcome for event in self._recorder.of(ObjectFinished) if event.message_id == delivery.id
-        ]
+        worker = WORKER.get()
+        assert worker is not None
         records = len(json.loads(delivery.body)["Records"])
-        assert len(outcomes) >= records, f"{delivery.id} is deleted before anything came of it"
-        failures = [outcome for outcome in outcomes[-records:] if outcome.failure is not None]
+        assert len(worker.outcomes) == records, f"{delivery.id} is deleted before anything came of it"
+        failures = [outcome for outcome in worker.outcomes if outcome.failure is not None]
         assert delivery.receipt_handle in self._buried or not failures, (
             f"{delivery.id} is deleted: {failures}"
         )
@@ -107,11 +124,11 @@ class Pod:
         clock = asyncio.get_running_loop().time
         self.name = name
         self.alive = True
-        self.recorder = Recorder()
+        self.recorder = WorkersRecorder()
         self.tasks: set[asyncio.Task[None]] = set()
         self.workers: list[Worker] = []
         self._world = world
-        self._queue = ScheduledQueue(world.queue, scheduler, self.recorder)
+        self._queue = ScheduledQueue(world.queue, scheduler)
         self._slots = Slots(CAPACITY)
         self._leases = LeaseKeeper(self._queue, self.recorder, clock)
         self._gate = Gate(world.source, world.destination, self._queue, self.recorder, clock)

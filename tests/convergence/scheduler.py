@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final
 
-from consumer.model import Delivery
+from consumer.model import Delivery, Outcome
 from tests.doubles.steps import Steps
 
 WRITES: Final = frozenset({"create", "commit", "delete"})
@@ -26,7 +26,7 @@ class Worker:
     """One delivery, one request, or one keeper of a pod, whose remote calls go on one after another.
 
     `wrote` once it asked for a change of the destination; `cancelled` once it was told to stop while such a request
-    was on its way, which arrives all the same.
+    was on its way, which arrives all the same; `outcomes` of its records.
     """
 
     pod: str
@@ -35,6 +35,7 @@ class Worker:
     alive: bool = True
     wrote: bool = False
     cancelled: bool = False
+    outcomes: list[Outcome] = field(default_factory=list, repr=False)
 
 
 @dataclass(eq=False)

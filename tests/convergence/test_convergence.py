@@ -18,7 +18,7 @@ DEEP = "deep"
 def test_the_destination_converges_whatever_happens() -> None:
     deep = settings.get_current_profile_name() == DEEP
     chosen = settings(
-        max_examples=2_000 if deep else 250,
+        max_examples=1_000 if deep else 250,
         stateful_step_count=80 if deep else 50,
         deadline=None,
         # Explaining traces every line, which takes longer than all the rest.
