@@ -105,15 +105,21 @@ class SqsQueue:
         )
         received_at = _lease_start(asked_at, self._now())
         messages = answer.get("Messages") or ()
-        if not all(_is_intact(message.get("Body"), message.get("MD5OfBody")) for message in messages):
+        intact = [
+            message for message in messages if _is_intact(message.get("Body"), message.get("MD5OfBody"))
+        ]
+        if len(intact) < len(messages):
             # Another key in a body that still parses would be "not found", and its message deleted.
-            self._in_background(self._give_back(messages))
-            raise ReplicatorError(
-                Reason.CHECKSUM_MISMATCH,
-                "a message's body does not match the MD5 that SQS sent with it",
-                operation="sqs:ReceiveMessage",
-            )
-        return [self._delivery(message, received_at, lease_seconds) for message in messages]
+            self._in_background(self._give_back([one for one in messages if one not in intact]))
+            if (
+                not intact
+            ):  # else the others are worth more than an error now; it comes again, alone in the end
+                raise ReplicatorError(
+                    Reason.CHECKSUM_MISMATCH,
+                    "a message's body does not match the MD5 that SQS sent with it",
+                    operation="sqs:ReceiveMessage",
+                )
+        return [self._delivery(message, received_at, lease_seconds) for message in intact]
 
     async def ack(self, delivery: Delivery) -> None:
         """Deletes the message, together with others. Raises LeaseLost when its handle is no longer valid.
@@ -301,7 +307,12 @@ class SqsQueue:
 
 def _is_intact(body: str | None, md5: str | None) -> bool:
     """Whether a body is the one whose MD5 SQS told; botocore does not look. True when nothing was told."""
-    return not md5 or hashlib.md5((body or "").encode(), usedforsecurity=False).hexdigest() == md5
+    return not md5 or _md5(body or "") == md5
+
+
+def _md5(body: str) -> str:
+    # A lone surrogate, which JSON can express and UTF-8 cannot, must be no error of ours.
+    return hashlib.md5(body.encode(errors="surrogatepass"), usedforsecurity=False).hexdigest()
 
 
 def _lease_start(asked_at: float, answered_at: float) -> float:

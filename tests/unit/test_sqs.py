@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
@@ -479,17 +480,26 @@ async def test_a_failed_receive_is_translated(desk: Desk) -> None:
     assert (caught.value.reason, caught.value.operation) == (Reason.THROTTLED, "sqs:ReceiveMessage")
 
 
+GOOD: dict[str, Any] = {
+    "MessageId": "1",
+    "ReceiptHandle": "a",
+    "Body": "x",
+    "MD5OfBody": "9dd4e461268c8034f5c8564e155c67a6",
+}
+SPOILED = {**GOOD, "ReceiptHandle": "b", "Body": "y"}
+
+
+def given_back(client: ScriptedClient) -> list[tuple[str, int]]:
+    return [
+        (entry["ReceiptHandle"], entry["VisibilityTimeout"])
+        for call in client.made("change_message_visibility_batch")
+        for entry in call["Entries"]
+    ]
+
+
 async def test_a_message_whose_body_was_spoiled_is_given_back_and_not_worked_on(desk: Desk) -> None:
     """Its key may be another one by now: "not found", and the message would be deleted."""
-    good = {
-        "MessageId": "1",
-        "ReceiptHandle": "a",
-        "Body": "x",
-        "MD5OfBody": "9dd4e461268c8034f5c8564e155c67a6",
-    }
-    client = ScriptedClient(
-        receive_message=lambda _: {"Messages": [good, {**good, "ReceiptHandle": "b", "Body": "y"}]}
-    )
+    client = ScriptedClient(receive_message=lambda _: {"Messages": [SPOILED]})
     queue = desk.queue(client)
 
     with pytest.raises(ReplicatorError) as caught:
@@ -497,11 +507,27 @@ async def test_a_message_whose_body_was_spoiled_is_given_back_and_not_worked_on(
     await queue.close()
 
     assert (caught.value.reason, caught.value.kind) == (Reason.CHECKSUM_MISMATCH, Kind.RETRYABLE)
-    (given_back,) = client.made("change_message_visibility_batch")
-    assert [(entry["ReceiptHandle"], entry["VisibilityTimeout"]) for entry in given_back["Entries"]] == [
-        ("a", 0),
-        ("b", 0),
-    ]
+    assert given_back(client) == [("b", 0)]
+
+
+async def test_a_spoiled_message_does_not_hold_up_those_that_came_with_it(desk: Desk) -> None:
+    client = ScriptedClient(receive_message=lambda _: {"Messages": [SPOILED, GOOD]})
+    queue = desk.queue(client)
+
+    received = await queue.receive(10)
+    await queue.close()
+
+    assert [delivery.receipt_handle for delivery in received] == ["a"]
+    assert given_back(client) == [("b", 0)]
+
+
+async def test_a_body_that_utf_8_cannot_express_is_received_all_the_same(desk: Desk) -> None:
+    odd = {**GOOD, "Body": "\ud800", "MD5OfBody": hashlib.md5(b"\xed\xa0\x80").hexdigest()}
+    client = ScriptedClient(receive_message=lambda _: {"Messages": [odd]})
+
+    [delivery] = await desk.queue(client).receive(10)
+
+    assert delivery.body == "\ud800"
 
 
 async def test_a_dead_letter_that_was_stored_otherwise_has_failed(desk: Desk) -> None:
