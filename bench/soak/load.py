@@ -63,7 +63,8 @@ class Load:
             # However short the run, the dead letters are tried, too.
             self._room.acquire()
             threads.submit(self._guarded, self._poison, "the first poison is no JSON")
-            self._rush()
+            self._room.acquire()
+            self._guarded(self._rush, stop)
             while not stop.wait(max(0.0, due - time.monotonic())):
                 due = max(due + 1 / self._rate, time.monotonic() - 1)
                 self._room.acquire()
@@ -73,12 +74,14 @@ class Load:
                 else:
                     threads.submit(self._guarded, *self._next())
 
-    def _rush(self) -> None:
+    def _rush(self, stop: threading.Event) -> None:
         """Everything at once, for the daemon to be as large as its concurrency makes it: what grows later is a leak."""
         names = [
             (f"soak/{size}/rush {number:02}.bin", size) for size in (9 * MIB, MIB) for number in range(48)
         ]
         for name, size in names:
+            if stop.is_set():
+                return
             self._store(name, size)
         for name, size in names:
             self._notify(name, "ObjectCreated:Put", size)
