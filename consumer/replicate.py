@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -85,6 +85,9 @@ class _Attempts:
         return again or not self.out
 
 
+_Round = Callable[[ObjectEvent, str, _Attempts], Awaitable[Outcome | None]]
+
+
 class Replicator:
     """Makes the destination equal to the source, one object at a time per name."""
 
@@ -156,31 +159,27 @@ class Replicator:
         message may be somebody else's by then and settled, and nobody would ever look again.
         """
         attempts = _Attempts()
-        outcome, lost = None, None
+        tries: list[_Round] = [self._one_round for _ in range(_ROUNDS)]
         may_be_small = event.size is None or event.size <= self._small_limit
         if optimistic and may_be_small and event.kind is not EventKind.DELETED:
-            unseen = self._write_unseen(event, name, attempts)
             if self._policy.replicate_deletes:
-                unseen = finish(unseen, seconds=_LOOK_SECONDS, may_stop=attempts.may_stop)
-            try:
-                outcome = await unseen
-            except (PreconditionFailed, SourceChanged, SourceGone) as error:
-                lost = error
-        if outcome is None:
-            rounds = self._rounds(event, name, attempts, lost)
-            outcome = await finish(rounds, seconds=_LOOK_SECONDS, may_stop=attempts.may_stop)
-        return outcome
-
-    async def _rounds(
-        self, event: ObjectEvent, name: str, attempts: _Attempts, lost: ReplicatorError | None
-    ) -> Outcome:
-        for _ in range(_ROUNDS):
-            try:
-                outcome = await self._one_round(event, name, attempts)
+                tries.insert(0, self._write_unseen)
+            else:
+                # The common case: what is created needs no look after it, so there is nothing to finish.
+                outcome, _ = await self._try(self._write_unseen, event, name, attempts)
                 if outcome is not None:
                     return outcome
-            except (PreconditionFailed, SourceChanged, SourceGone, SessionGone) as error:
-                lost = error
+        rounds = self._rounds(tries, event, name, attempts)
+        return await finish(rounds, seconds=_LOOK_SECONDS, may_stop=attempts.may_stop)
+
+    async def _rounds(
+        self, tries: Sequence[_Round], event: ObjectEvent, name: str, attempts: _Attempts
+    ) -> Outcome:
+        lost: ReplicatorError | None = None
+        for work in tries:
+            outcome, lost = await self._try(work, event, name, attempts)
+            if outcome is not None:
+                return outcome
         if isinstance(lost, SessionGone):
             raise ReplicatorError(
                 Reason.SESSION_LOST,
@@ -192,6 +191,16 @@ class Replicator:
             f"{event.ref.uri} or its replica kept changing while it was copied",
             kind=Kind.RETRYABLE,
         ) from lost
+
+    @staticmethod
+    async def _try(
+        work: _Round, event: ObjectEvent, name: str, attempts: _Attempts
+    ) -> tuple[Outcome | None, ReplicatorError | None]:
+        """The outcome, or None and what was lost: then it has to be decided again."""
+        try:
+            return await work(event, name, attempts), None
+        except (PreconditionFailed, SourceChanged, SourceGone, SessionGone) as error:
+            return None, error
 
     async def _write_unseen(self, event: ObjectEvent, name: str, attempts: _Attempts) -> Outcome | None:
         """One GET, one upload at generation 0: itself the statement "absent", checked at the commit.
