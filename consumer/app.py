@@ -16,7 +16,7 @@ from consumer import __version__
 from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
 from consumer.adapters.gcs import GcsDestination
 from consumer.adapters.gcs_auth import GoogleToken, NoToken
-from consumer.adapters.http import new_session
+from consumer.adapters.http import HttpClient
 from consumer.adapters.s3 import S3Source
 from consumer.adapters.sqs import SqsQueue
 from consumer.admission import MemoryBudget, Slots
@@ -65,7 +65,7 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
         secret.get_secret_value() if secret else None,
         token.get_secret_value() if token else None,
     )
-    async with new_session() as http:
+    async with HttpClient() as http:
         source = S3Source(
             http,
             AwsCredentials(aws),
