@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Self, TypeVar
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -189,6 +188,8 @@ async def spread(
     woken by that needs the turn of the loop that `sleep(0)` gives it. The caller's own slot is passed on likewise
     when it is given as a `turn`.
     """
+    if len(items) == 1:  # nearly every message: nothing to share out
+        return [await work(items[0])]
     found: dict[int, Found] = {}
     pending = deque(range(len(items)))
 
@@ -229,17 +230,11 @@ class MemoryBudget:
         self.used = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    @asynccontextmanager
-    async def reserve(self, wanted: int) -> AsyncIterator[Reservation]:
-        """Holds `wanted` bytes while the block runs, waiting in order of arrival."""
-        reservation = Reservation(self, min(wanted, self.total))
-        await self._take(reservation.size)
-        try:
-            yield reservation
-        finally:
-            self._give(reservation.size)
+    def reserve(self, wanted: int) -> Reservation:
+        """Holds `wanted` bytes while an `async with` block runs, waiting in order of arrival."""
+        return Reservation(self, min(wanted, self.total))
 
-    async def _take(self, size: int) -> None:
+    async def take(self, size: int) -> None:
         if not self._waiting and self.used + size <= self.total:
             self.used += size
             return
@@ -250,13 +245,13 @@ class MemoryBudget:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
-                self._give(size)
+                self.give(size)
             elif entry in self._waiting:
                 self._waiting.remove(entry)
-                self._give(0)
+                self.give(0)
             raise
 
-    def _give(self, size: int) -> None:
+    def give(self, size: int) -> None:
         self.used -= size
         while self._waiting:
             wanted, future = self._waiting[0]
@@ -277,11 +272,20 @@ class MemoryBudget:
 
 
 class Reservation:
-    """Bytes held of a MemoryBudget."""
+    """Bytes held of a MemoryBudget while its block runs."""
+
+    __slots__ = ("_budget", "size")
 
     def __init__(self, budget: MemoryBudget, size: int) -> None:
         self._budget = budget
         self.size = size
+
+    async def __aenter__(self) -> Self:
+        await self._budget.take(self.size)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._budget.give(self.size)
 
     def covers(self, needed: int) -> bool:
         """Whether `needed` bytes are held, growing the reservation if that is possible without waiting."""

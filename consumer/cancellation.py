@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def _tell(ended: asyncio.Future[None], _: object) -> None:
+    if not ended.done():
+        ended.set_result(None)
 
 
 def _never() -> bool:
@@ -18,16 +24,20 @@ async def finish(work: Coroutine[Any, Any, T], *, seconds: float, may_stop: Call
 
     Each cancellation asks `may_stop`; when it holds, the work is stopped at once.
     """
-    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
+        # A future of its own: a cancellation of this wait must not reach the work.
+        ended = loop.create_future()
+        task.add_done_callback(partial(_tell, ended))
         try:
-            await asyncio.wait({task})
+            await ended
         except asyncio.CancelledError as error:
             if may_stop():
                 task.cancel()
             elif cancelled is None:
-                asyncio.get_running_loop().call_later(seconds, task.cancel)
+                loop.call_later(seconds, task.cancel)
             cancelled = error
     if cancelled is not None:
         if not task.cancelled():

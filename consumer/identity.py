@@ -22,6 +22,9 @@ LAST_MODIFIED: Final = "replicator-last-modified"
 METADATA_DIGEST: Final = "replicator-metadata-digest"
 VERIFICATION: Final = "replicator-verification"
 
+# Built once: json.dumps with separators builds an encoder per call.
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+
 _COMPARED: Final = (SOURCE, ETAG, VERSION_ID, LAST_MODIFIED, METADATA_DIGEST)
 
 
@@ -35,7 +38,7 @@ def metadata_digest(carried: CarriedMetadata) -> str:
         carried.cache_control,
         sorted(carried.user.items()),
     ]
-    return hashlib.sha256(json.dumps(fields, separators=(",", ":")).encode()).hexdigest()[:32]
+    return hashlib.sha256(_ENCODER.encode(fields).encode()).hexdigest()[:32]
 
 
 def identity(source: SourceObject) -> dict[str, str]:
@@ -43,7 +46,7 @@ def identity(source: SourceObject) -> dict[str, str]:
     values = {
         SOURCE: source.ref.uri,
         ETAG: source.etag,
-        LAST_MODIFIED: datetime.fromtimestamp(source.last_modified, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        LAST_MODIFIED: f"{datetime.fromtimestamp(source.last_modified, UTC).isoformat()[:19]}Z",
         METADATA_DIGEST: metadata_digest(source.carried),
     }
     if source.version_id is not None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -127,11 +126,14 @@ class Replicator:
             if is_temporary(event.ref.key):
                 return Outcome(event, Result.IGNORED, Reason.TEMPORARY_OBJECT)
             name = destination_name(self._key_prefix, event.ref.key)
-            async with self._names.hold(name, (event.ref, event.kind)) as turn:
+            turn = await self._names.take(name, (event.ref, event.kind))
+            try:
                 if turn.shared is not None:
                     outcome = _shared(turn.shared, event)
                 else:
                     outcome = turn.result = await self._until_equal(event, name, optimistic)
+            finally:
+                self._names.give_back(turn)
         except ReplicatorError as error:
             outcome = failed(event, Failure.of(error))
         except Exception as error:  # noqa: BLE001 - one object's defect must not stop the others
@@ -207,9 +209,14 @@ class Replicator:
 
         None when the object is too large to move its bytes before the destination was looked at.
         """
-        async with self._open(event, None) as (stream, reserved):
-            if not reserved or stream.source.size > self._small_limit:
-                return None
+        # The memory is asked for before the source is opened, so that no connection to it idles while others copy.
+        async with (
+            self._budget.reserve(self._needed(event.size)) as reservation,
+            self._source.open(event.ref, event.region) as stream,
+        ):
+            size = stream.source.size
+            if size > self._small_limit or not reservation.covers(self._needed(size)):
+                return None  # the size was a surprise
             return await self._copy(event, name, stream, None, attempts)
 
     async def _one_round(self, event: ObjectEvent, name: str, attempts: _Attempts) -> Outcome | None:
@@ -230,11 +237,27 @@ class Replicator:
                 attempts.begin()
                 return await self._delete(event, name, generation)
             case Copy():
-                async with self._open(event, source) as (stream, reserved):
-                    if not reserved or source is None or not identity.same_state(stream.source, source):
-                        return None  # it changed between the two reads: decide again
-                    return await self._copy(event, name, stream, replica, attempts)
+                assert source is not None
+                return await self._write_over(event, name, source, replica, attempts)
         return None
+
+    async def _write_over(
+        self,
+        event: ObjectEvent,
+        name: str,
+        source: SourceObject,
+        replica: Replica | None,
+        attempts: _Attempts,
+    ) -> Outcome | None:
+        """Copies the very state that the decision was made for; None when it changed between the two reads."""
+        async with (
+            self._budget.reserve(self._needed(source.size)) as reservation,
+            self._source.open(event.ref, event.region, pin=source) as stream,
+        ):
+            now = stream.source
+            if not reservation.covers(self._needed(now.size)) or not identity.same_state(now, source):
+                return None
+            return await self._copy(event, name, stream, replica, attempts)
 
     async def _head(self, event: ObjectEvent) -> SourceObject | None:
         try:
@@ -254,21 +277,6 @@ class Replicator:
             return None if isinstance(decision, Compare) else decision
 
     # --- moving -------------------------------------------------------------------------------------------------
-
-    @asynccontextmanager
-    async def _open(
-        self, event: ObjectEvent, known: SourceObject | None
-    ) -> AsyncIterator[tuple[SourceStream, bool]]:
-        """Opens the source with the memory that its copy needs; False when the size was a surprise and memory short.
-
-        The memory is asked for before the source is opened, so that no connection to it idles while others copy.
-        """
-        size = known.size if known is not None else event.size
-        async with (
-            self._budget.reserve(self._needed(size)) as reservation,
-            self._source.open(event.ref, event.region, pin=known) as stream,
-        ):
-            yield stream, reservation.covers(self._needed(stream.source.size))
 
     def _needed(self, size: int | None) -> int:
         return STREAM_RESERVATION if size is None or size > self._small_limit else max(size, 1)
@@ -418,6 +426,9 @@ def _shared(outcome: Outcome, event: ObjectEvent) -> Outcome:
 class _Turn:
     """One holder's turn at a name. `shared` is a result that may be taken instead of working."""
 
+    name: str
+    kind: object
+    began: int
     shared: Outcome | None = None
     result: Outcome | None = None
 
@@ -440,22 +451,30 @@ class _NameLocks:
         self._names: dict[str, _Name] = {}
         self._clock = itertools.count()
 
-    @asynccontextmanager
-    async def hold(self, name: str, kind: object) -> AsyncIterator[_Turn]:
+    async def take(self, name: str, kind: object) -> _Turn:
+        """Waits for the name; every turn that was taken is given back."""
         arrived = next(self._clock)
-        entry = self._names.setdefault(name, _Name())
+        entry = self._names.get(name)
+        if entry is None:
+            entry = self._names[name] = _Name()
         entry.users += 1
         try:
-            async with entry.lock:
-                if entry.last is not None and entry.last[0] > arrived and entry.last[1] == kind:
-                    yield _Turn(shared=entry.last[2])
-                    return
-                began = next(self._clock)
-                turn = _Turn()
-                yield turn
-                if turn.result is not None:
-                    entry.last = (began, kind, turn.result)
-        finally:
-            entry.users -= 1
-            if not entry.users:
-                del self._names[name]
+            await entry.lock.acquire()
+        except BaseException:
+            self._leave(name, entry)
+            raise
+        if entry.last is not None and entry.last[0] > arrived and entry.last[1] == kind:
+            return _Turn(name, kind, 0, shared=entry.last[2])
+        return _Turn(name, kind, next(self._clock))
+
+    def give_back(self, turn: _Turn) -> None:
+        entry = self._names[turn.name]
+        if turn.result is not None:
+            entry.last = (turn.began, turn.kind, turn.result)
+        entry.lock.release()
+        self._leave(turn.name, entry)
+
+    def _leave(self, name: str, entry: _Name) -> None:
+        entry.users -= 1
+        if not entry.users:
+            del self._names[name]
