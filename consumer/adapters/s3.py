@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
@@ -22,6 +21,7 @@ from consumer.ports import Observer
 from consumer.proof import MULTIPART_ETAG
 
 _MOST_BUCKETS: Final = 10_000
+_OPERATIONS: Final = {"GET": "s3:GetObject", "HEAD": "s3:HeadObject"}
 _RIGHT_REGION: Final = re.compile(
     rb"<Code>AuthorizationHeaderMalformed</Code>.*<Region>([a-z0-9-]+)</Region>", re.DOTALL
 )
@@ -46,6 +46,8 @@ class _PartRefused(ReplicatorError):
 class S3Stream:
     """An opened GET."""
 
+    __slots__ = ("_expected", "_response", "_skip", "source")
+
     def __init__(self, source: SourceObject, response: Exchange, skip: int, expected: int) -> None:
         self.source = source
         self._response = response
@@ -67,6 +69,27 @@ class S3Stream:
                 f"{self.source.ref.uri} ended after {received} of {self._expected} bytes",
                 operation="s3:GetObject",
             )
+
+    def close(self) -> None:
+        """A body read to its end has given its connection back already; any other ends it."""
+        self._response.close()
+
+
+class _Opening:
+    """A GET for as long as an `async with` block; a class, because a generator for each object costs more."""
+
+    __slots__ = ("_open", "_stream")
+
+    def __init__(self, open_stream: Callable[[], Awaitable[S3Stream]]) -> None:
+        self._open = open_stream
+        self._stream: S3Stream
+
+    async def __aenter__(self) -> S3Stream:
+        self._stream = await self._open()
+        return self._stream
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stream.close()
 
 
 class S3Source:
@@ -112,10 +135,9 @@ class S3Source:
         async with self.open(ref, region) as stream:
             return stream.source
 
-    @asynccontextmanager
-    async def open(
+    def open(
         self, ref: ObjectRef, region: str | None, *, pin: SourceObject | None = None, start: int = 0
-    ) -> AsyncIterator[S3Stream]:
+    ) -> _Opening:
         """Pinned by `If-Match` alone: a version id would need a right (`s3:GetObjectVersion`) that copying does not."""
         headers: dict[str, str] = {}
         if pin is not None:
@@ -123,7 +145,7 @@ class S3Source:
         if start:
             headers["Range"] = f"bytes={start}-"
 
-        async def call() -> tuple[Exchange, S3Stream]:
+        async def call() -> S3Stream:
             response = await self._request("GET", ref, region, headers)
             try:
                 if response.status not in (200, 206):
@@ -131,20 +153,14 @@ class S3Source:
                 # A store that ignores Range sends everything: what comes before `start` is thrown away.
                 skip = start if response.status == 200 else 0
                 length = int(response.headers.get("content-length") or 0)
-                source = read_source_object(ref, response.headers, region)
-                return response, S3Stream(source, response, skip, length)
+                return S3Stream(read_source_object(ref, response.headers, region), response, skip, length)
             except BaseException:
                 response.close()
                 raise
 
-        response, stream = await with_retries(
-            "s3:GetObject", lambda: self._with_valid_keys(call), self._observer
+        return _Opening(
+            lambda: with_retries("s3:GetObject", lambda: self._with_valid_keys(call), self._observer)
         )
-        try:
-            yield stream
-        finally:
-            # A body read to its end has given its connection back already; any other ends it.
-            response.close()
 
     async def _with_valid_keys(self, call: Callable[[], Awaitable[T]]) -> T:
         """Asks once more when credentials were refused and there are other ones by now: a session has expired."""
@@ -252,7 +268,7 @@ class S3Source:
         if headers:
             signed.update(headers)
         url = f"{endpoint.origin}{path}?{query}" if query else endpoint.origin + path
-        return await self._http.request(method, url, f"s3:{method.title()}Object", signed).open()
+        return await self._http.request(method, url, _OPERATIONS[method], signed).open()
 
     def _region_of(self, bucket: str, hinted: str | None) -> str:
         """A region that S3 itself told comes first; an event's hint is of no use with a custom endpoint."""
