@@ -9,6 +9,7 @@ import socket
 import ssl
 import urllib.request
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -59,26 +60,24 @@ class Origin:
 
 def origin_of(url: str) -> Origin:
     """The origin of a URL, with the proxy that the environment names for it now."""
-    parts = urlsplit(url)
-    if parts.scheme not in _PORTS or not parts.hostname:
+    parts = _split(url)
+    if parts is None:
         raise ReplicatorError(
             Reason.ENDPOINT_UNREACHABLE,
-            "the endpoint's URL is not one of http:// or https://",
+            "the endpoint's URL is not one of http:// or https:// with a host and perhaps a port",
             hint="check the endpoint's URL",
         )
-    host_header = parts.netloc.rpartition("@")[2]
-    return Origin(parts.scheme, parts.hostname, _port(parts), host_header, _proxy_for(parts))
+    scheme, host, port = parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    return Origin(scheme, host, port, parts.netloc.rpartition("@")[2], _proxy_for(parts))
 
 
-def _port(parts: SplitResult) -> int:
-    try:
-        return parts.port or _PORTS[parts.scheme]
-    except (ValueError, KeyError) as error:
-        raise ReplicatorError(
-            Reason.ENDPOINT_UNREACHABLE,
-            "the endpoint's port is not a number",
-            hint="check the endpoint's URL",
-        ) from error
+def _split(url: str) -> SplitResult | None:
+    """The parts of an http or https URL; None when it makes no sense. No error here may show what stands in it."""
+    with suppress(ValueError):  # a port that is no number, a bracket that is not closed
+        parts = urlsplit(url)
+        if parts.scheme in _PORTS and parts.hostname and parts.port != 0:
+            return parts
+    return None
 
 
 def _proxy_for(target: SplitResult) -> Proxy | None:
@@ -87,18 +86,18 @@ def _proxy_for(target: SplitResult) -> Proxy | None:
     found = urllib.request.getproxies().get(target.scheme)
     if not found:
         return None
-    parts = urlsplit(found if "://" in found else f"http://{found}")
-    if parts.scheme not in _PORTS or not parts.hostname:
+    parts = _split(found if "://" in found else f"http://{found}")
+    if parts is None:
         raise ReplicatorError(
             Reason.ENDPOINT_UNREACHABLE,
-            f"the proxy of the environment for {target.scheme} is not a URL of http:// or https://",
+            f"the proxy of the environment for {target.scheme} is no URL of http:// or https:// with a host and port",
             hint=f"correct {target.scheme.upper()}_PROXY",
         )
     authorization = None
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
-    return Proxy(parts.scheme, parts.hostname, _port(parts), authorization)
+    return Proxy(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme], authorization)
 
 
 AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
@@ -145,7 +144,7 @@ class Connector:
         tls = self._context(operation) if scheme == "https" else None
         try:
             addresses = await self._resolve(host, port)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
             raise _unreachable(
                 f"cannot resolve {host}", operation, "check the endpoint's name and DNS"
             ) from error
@@ -182,7 +181,7 @@ class Connector:
             lines.append(f"Proxy-Authorization: {proxy.authorization}")
         head = "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
         await connection.exchange("CONNECT", head, None, operation, CONNECT_SECONDS)
-        if connection.status != 200:
+        if not 200 <= connection.status < 300:
             raise _unreachable(
                 f"the proxy {proxy.host}:{proxy.port} answered {connection.status} instead of connecting to {host}",
                 operation,

@@ -24,6 +24,8 @@ STALL_SECONDS: Final = 120.0
 """How long an upload may go without taking another byte."""
 
 _MOST_HEAD_BYTES: Final = 128 * 1024
+_MOST_INTERIM: Final = 100
+"""Answers of 1xx that may come before the answer itself."""
 _READ_AHEAD: Final = 256 * 1024
 """Bytes that may wait here before the other side is slowed down; one read of the event loop brings as much."""
 _WRITE_AHEAD: Final = 256 * 1024
@@ -67,6 +69,7 @@ class Connection(asyncio.Protocol):
         self._lost = False
         self._bodiless = False
         self._head = b""
+        self._interim = 0
         self._parser: httptools.HttpResponseParser
         self.transport: asyncio.Transport
         self._keep = True
@@ -92,7 +95,7 @@ class Connection(asyncio.Protocol):
             self._put(data)
         else:
             # Nobody asked for it: whatever it belongs to, the next answer must not begin with it.
-            self._spoil()
+            self.abort()
         self._wake()
 
     def eof_received(self) -> None:
@@ -118,14 +121,16 @@ class Connection(asyncio.Protocol):
             self._keep = False  # a second answer to one request
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.setdefault(name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape"))
+        if self._state is _State.HEAD:  # else it is a trailer, or a second answer's
+            self.headers.setdefault(name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape"))
 
     def on_headers_complete(self) -> None:
         # Later the parser has forgotten what it would need to say so.
         self._keep = self._keep and self._parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:
-        self._put(data)
+        if self._state is _State.CHUNKED:  # else it is a second answer's, in the same read
+            self._put(data)
 
     def on_message_complete(self) -> None:
         if self._state is _State.CHUNKED:
@@ -148,6 +153,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         """Sends a request and waits for the head of its answer, which may come before all is sent."""
         self.operation = operation
+        self._interim = 0
         self._bodiless = method in ("HEAD", "CONNECT")
         self._expect_head()
         await self._send(head, body)
@@ -170,28 +176,39 @@ class Connection(asyncio.Protocol):
         return piece
 
     def abort(self) -> None:
-        """Ends the connection at once; what was under way is lost."""
-        self._pieces.clear()
-        self._held = 0
-        self._spoil()
+        """Ends the connection at once; what has arrived may still be read, and what is missing of it is missed."""
+        self._keep = False
+        self.transport.abort()
 
     async def _send(self, head: bytes, body: RequestBody) -> None:
         if isinstance(body, Body):
             self.transport.write(head)
             await self._stream(body)
-        elif not body:
-            self.transport.write(head)
-        elif isinstance(body, bytes):
-            self.transport.writelines((head, body))
-        else:
-            self.transport.writelines((head, *body))
+            return
+        pieces = (body,) if isinstance(body, bytes) else tuple(body or ())
+        if sum(map(len, pieces)) <= _WRITE_AHEAD:
+            self.transport.writelines((head, *pieces))
+            return
+        # Little by little: TLS would take all of it at once, and then nobody could tell how much still waits.
+        self.transport.write(head)
+        for piece in pieces:
+            for start in range(0, len(piece), _WRITE_AHEAD):
+                while self._must_wait_to_send():
+                    await self._moving(STALL_SECONDS)
+                if self._lost or self._state is not _State.HEAD:
+                    self._keep = False
+                    return
+                self.transport.write(memoryview(piece)[start : start + _WRITE_AHEAD])
 
     async def _stream(self, body: Body) -> None:
         """Sends the pieces as they come; a connection that breaks, or an early answer, ends the wait for the next."""
+        interruption = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as self._interruption:
+            async with interruption as self._interruption:
                 await self._send_pieces(body)
         except TimeoutError:
+            if not interruption.expired():
+                raise  # an error of the pieces
             if self._state is _State.HEAD:
                 raise self._broken() from None
             self._keep = False
@@ -206,8 +223,10 @@ class Connection(asyncio.Protocol):
             if self._state is not _State.HEAD:
                 self._keep = False
                 return  # answered already: whatever it says, no more of this is wanted
-            self.transport.write(piece)
             sent += len(piece)
+            if sent > body.length:
+                break  # what is too much would be taken for the next request
+            self.transport.write(piece)
             while self._must_wait_to_send():
                 await self._moving(STALL_SECONDS)
         if sent != body.length:
@@ -248,8 +267,9 @@ class Connection(asyncio.Protocol):
             waiter.set_exception(self._error(Reason.TIMEOUT, "the other side stopped answering"))
 
     def _interrupt(self) -> None:
-        if self._interruption is not None:
-            self._interruption.reschedule(self._loop.time())
+        interruption, self._interruption = self._interruption, None
+        if interruption is not None:  # once: the answer and the connection's end may come together
+            interruption.reschedule(self._loop.time())
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -264,26 +284,30 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
 
     def _parse_head(self, data: bytes) -> None:
-        """Feeds the parser with the head alone: what lies behind its end is the body, or the next head."""
-        known = len(self._head)
-        self._head += data
-        end = self._head.find(b"\r\n\r\n", max(0, known - 3))
-        if end < 0:
-            self._feed(data)
-            if len(self._head) > _MOST_HEAD_BYTES:
-                self._spoil()
-            return
-        head, rest = self._head[known : end + 4], self._head[end + 4 :]
-        if self._feed(head):
-            self._begin_body(rest)
+        """Feeds the parser with heads alone: what lies behind the end of the last one is the body."""
+        while data and self._state is _State.HEAD:
+            known = len(self._head)
+            self._head += data
+            end = self._head.find(b"\r\n\r\n", max(0, known - 3))
+            if end < 0:
+                self._feed(data)
+                if len(self._head) > _MOST_HEAD_BYTES:
+                    self.abort()
+                return
+            head, data = self._head[known : end + 4], self._head[end + 4 :]
+            if not self._feed(head):
+                return
+            self.status = self._parser.get_status_code()
+            if self.status >= 200:
+                self._begin_body(data)
+                return
+            self._interim += 1
+            if self.status < 100 or self._interim > _MOST_INTERIM:
+                self.abort()
+                return
+            self._expect_head()
 
     def _begin_body(self, rest: bytes) -> None:
-        self.status = self._parser.get_status_code()
-        if 100 <= self.status < 200:
-            self._expect_head()
-            if rest:
-                self._parse_head(rest)
-            return
         self._interrupt()
         headers = self.headers
         self._head = b""
@@ -291,7 +315,10 @@ class Connection(asyncio.Protocol):
             self._state = _State.NOTHING
             self._left = 0
             self._excess(rest)
-        elif "chunked" in headers.get("transfer-encoding", ""):
+        elif "transfer-encoding" in headers:
+            if headers["transfer-encoding"].lower() != "chunked":
+                self.abort()  # another coding was not asked for, and would be taken for the bytes themselves
+                return
             self._state = _State.CHUNKED
             self._feed(rest)
         elif "content-length" in headers:
@@ -329,14 +356,9 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._spoil()
+            self.abort()
             return False
         return True
-
-    def _spoil(self) -> None:
-        """Ends the connection; what has arrived may still be read, and what is missing of it is missed."""
-        self._keep = False
-        self.transport.abort()
 
     # --- errors -----------------------------------------------------------------------------------------------
 

@@ -12,9 +12,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from consumer.adapters.http import HttpClient
-from consumer.adapters.http_connect import Connector
+import pytest
+
+from consumer.adapters.http import Exchange, HttpClient
+from consumer.adapters.http_connect import AddressInfo, Connector, Resolve
 from consumer.adapters.http_connection import Connection
+from consumer.errors import Kind, Reason, ReplicatorError
 from tests.unit.served import PATIENCE, ended
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -134,26 +137,25 @@ class RawServer:
     def url(self) -> str:
         return f"{self.scheme}://127.0.0.1:{self.port}"
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.scripts.append(task)
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(self, reader, writer)
         self.peers.append(peer)
+        self.scripts.append(asyncio.ensure_future(self._play(peer)))
+
+    async def _play(self, peer: Peer) -> None:
         try:
             await self.script(peer)
         except (asyncio.IncompleteReadError, OSError):
             pass  # the client hung up
         finally:
-            with suppress(OSError):
-                await peer.ended()
-            writer.close()
+            await peer.ended()
+            peer.writer.close()
 
 
 @asynccontextmanager
 async def serving(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
     server = RawServer(script, scheme="https" if tls else "http")
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, limit=2**20, ssl=tls)
+    listening = await asyncio.start_server(server.accept, "127.0.0.1", 0, limit=2**20, ssl=tls)
     server.port = listening.sockets[0].getsockname()[1]
     try:
         yield server
@@ -161,7 +163,8 @@ async def serving(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIte
         listening.close()
         for task in server.scripts:
             task.cancel()
-        outcomes = await asyncio.gather(*server.scripts, return_exceptions=True)
+        async with asyncio.timeout(PATIENCE):
+            outcomes = await asyncio.gather(*server.scripts, return_exceptions=True)
     errors = [one for one in outcomes if isinstance(one, Exception)]
     assert not errors, errors
 
@@ -180,8 +183,8 @@ async def client_alone(connector: Connector | None = None) -> AsyncIterator[Http
         assert not client._idle
     finally:
         loop.set_exception_handler(None)
-    left = {task for task in asyncio.all_tasks() - before if "RawServer.serve" not in repr(task)}
-    assert not left
+    left = asyncio.all_tasks() - before
+    assert not {task for task in left if "tests/" not in repr(task)}
     assert not wrong
 
 
@@ -204,6 +207,49 @@ async def fetch(client: HttpClient, url: str, method: str = "GET", **more: Any) 
         return response.status, await response.read()
 
 
+def resolving(*ports: int) -> Resolve:
+    """Every name leads to these ports, in their order."""
+
+    async def resolve(host: str, port: int) -> list[AddressInfo]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", one)) for one in ports]
+
+    return resolve
+
+
+async def failure(url: str, connector: Connector | None = None) -> ReplicatorError:
+    """The error of a request that cannot succeed."""
+    async with client_alone(connector) as client:
+        with pytest.raises(ReplicatorError) as caught:
+            await fetch(client, url)
+    assert caught.value.operation == "op"
+    return caught.value
+
+
+def check_unreachable(error: ReplicatorError) -> None:
+    assert (error.reason, error.kind) == (Reason.ENDPOINT_UNREACHABLE, Kind.UNAVAILABLE)
+    assert error.hint
+
+
+async def cut_short(
+    response: Exchange, came: asyncio.Event | None = None
+) -> tuple[bytes, ReplicatorError | None]:
+    """What of a body came, piece by piece, and the error that ended it."""
+    received = b""
+    try:
+        async for piece in response.pieces():
+            received += piece
+            if came is not None:
+                came.set()
+    except ReplicatorError as error:
+        return received, error
+    return received, None
+
+
+async def pieces_of(*pieces: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -213,9 +259,9 @@ def free_port() -> int:
 class NoTransport(asyncio.Transport):
     """Takes everything and brings nothing; what waits in it is as the test says."""
 
-    def __init__(self, waiting: Iterator[int] = itertools.repeat(0)) -> None:
+    def __init__(self, waiting: Iterator[int] | None = None) -> None:
         super().__init__()
-        self.waiting = waiting
+        self.waiting = waiting or itertools.repeat(0)
         self.aborted = False
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
