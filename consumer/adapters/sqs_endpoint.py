@@ -53,6 +53,10 @@ def _configured(session: botocore.session.Session) -> str | None:
     services: dict[str, Any] = {}
     if "services" in profile:
         services = session.full_config.get("services", {}).get(profile["services"]) or {}
+        if not services:
+            raise botocore.exceptions.InvalidConfigError(
+                error_msg=f"there is no section [services {profile['services']}], which the profile names"
+            )
     found = (
         os.environ.get("AWS_ENDPOINT_URL_SQS"),
         os.environ.get("AWS_ENDPOINT_URL"),

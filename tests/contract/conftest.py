@@ -158,7 +158,7 @@ class SqsServer:
         return self.over(url, dlq_url, options)
 
     def over(self, url: str, dlq_url: str | None, options: Options) -> SqsBench:
-        sqs = SqsClient(self.url)
+        sqs = SqsClient(self.url, servers.REGION)
         queue = SqsQueue(sqs, url, wait_seconds=options.wait_seconds)
         made = SqsBench(self, sqs, queue, url, dlq_url)
         self._made.append(made)

@@ -11,19 +11,17 @@ from consumer.adapters.sqs_calls import Answer, Request, SqsCalls
 from consumer.adapters.sqs_endpoint import SqsEndpoint
 from tests.doubles.recorder import Recorder
 
-REGION = "us-east-1"
-
 
 class SqsClient:
     """`sqs.Calls` to the server at `url`; `made` counts them by action. To be closed by whoever made it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, region: str) -> None:
         self.made: Counter[str] = Counter()
         self.recorder = Recorder()
         self._session = new_session()
-        credentials = AwsCredentials(new_aws_session(REGION, "test", "test"))
+        credentials = AwsCredentials(new_aws_session(region, "test", "test"))
         self._calls = SqsCalls(
-            HttpClient(self._session), credentials, SqsEndpoint.at(url, REGION), self.recorder
+            HttpClient(self._session), credentials, SqsEndpoint.at(url, region), self.recorder
         )
 
     async def call(self, action: str, request: Request) -> Answer:

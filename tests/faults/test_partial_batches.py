@@ -12,7 +12,7 @@ import pytest
 from consumer.adapters.sqs import SqsQueue
 from consumer.errors import LeaseLost, ReplicatorError
 from consumer.model import Delivery
-from tests.acceptance.stack import Aws, new_queue
+from tests.acceptance.stack import REGION, Aws, new_queue
 from tests.doubles.fault_proxy import EntryFailure, FaultProxy, WireFault
 from tests.doubles.sqs_client import SqsClient
 
@@ -40,7 +40,7 @@ async def counter(sqs: Aws, quick: None) -> AsyncIterator[Counter]:
     for body in ("a", "b"):
         sqs.sqs.send_message(QueueUrl=url, MessageBody=body)
     async with FaultProxy(sqs.url) as proxy:
-        client = SqsClient(proxy.url)
+        client = SqsClient(proxy.url, REGION)
         # Ample time for both to get into one batch.
         queue = SqsQueue(client, url, wait_seconds=1, linger=0.5)
         deliveries = await queue.receive(10)
