@@ -14,8 +14,7 @@ from consumer import __version__
 from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
 from consumer.adapters.gcs import GcsDestination
 from consumer.adapters.gcs_auth import GoogleToken, NoToken
-from consumer.adapters.http import new_session
-from consumer.adapters.http_shim import HttpClient
+from consumer.adapters.http import HttpClient
 from consumer.adapters.s3 import S3Source
 from consumer.adapters.sqs import SqsQueue
 from consumer.adapters.sqs_calls import SqsCalls
@@ -68,7 +67,7 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
         token.get_secret_value() if token else None,
     )
     credentials = AwsCredentials(aws)
-    async with new_session() as http:
+    async with HttpClient() as http:
         source = S3Source(
             http,
             credentials,
@@ -102,7 +101,7 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
             bucket_allowed=settings.allowed,
         )
         slots = Slots(settings.concurrency)
-        yield Engine(source, destination, replicator, slots, budget, HttpClient(http), credentials)
+        yield Engine(source, destination, replicator, slots, budget, http, credentials)
 
 
 def new_queue(settings: Settings, engine: Engine, observer: Observer) -> SqsQueue:

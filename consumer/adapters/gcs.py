@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import quote, urljoin
-
-import aiohttp
 
 from consumer.adapters.gcs_client import (
     CREATE,
@@ -17,13 +14,11 @@ from consumer.adapters.gcs_client import (
     GET,
     GcsClient,
     Token,
-    progress_of,
     read_replica,
-    translating,
 )
 from consumer.adapters.gcs_errors import is_missing_bucket, translate_gcs_error
 from consumer.adapters.gcs_session import GcsSession
-from consumer.adapters.http import STALL_SECONDS, Body, with_retries
+from consumer.adapters.http import HttpClient, with_retries
 from consumer.errors import Reason, ReplicatorError
 from consumer.model import NewObject, Replica
 from consumer.names import PROBE_NAME
@@ -33,16 +28,15 @@ from consumer.proof import encode_crc32c
 NEEDED_PERMISSIONS: Final = (CREATE, GET, DELETE)
 
 _FIELDS: Final = "name,generation,size,crc32c,md5Hash,metadata"
-_JOIN_BELOW: Final = 64 * 1024
 
 
 class GcsDestination:
     """`ports.DestinationStore` over one bucket."""
 
     def __init__(
-        self, http: aiohttp.ClientSession, token: Token, observer: Observer, *, bucket: str, endpoint: str
+        self, http: HttpClient, token: Token, observer: Observer, *, bucket: str, endpoint: str
     ) -> None:
-        self._client = GcsClient(http, token, endpoint, bucket)
+        self._client = GcsClient(http, token, bucket)
         self._observer = observer
         self._bucket = bucket
         quoted = quote(bucket, safe="")
@@ -66,7 +60,7 @@ class GcsDestination:
                     return None
                 raise self._client.refusal(response, body, GET)
 
-        return await with_retries(GET, translating(call, GET), self._observer)
+        return await with_retries(GET, call, self._observer)
 
     async def create(self, new: NewObject, body: Sequence[bytes], crc32c: int) -> Replica:
         resource = _resource(new) | {"crc32c": encode_crc32c(crc32c)}
@@ -76,26 +70,20 @@ class GcsDestination:
             f"--{boundary}\r\nContent-Type: {resource['contentType']}\r\n\r\n"
         ).encode()
         tail = f"\r\n--{boundary}--\r\n".encode()
-        length = len(head) + new.size + len(tail)
         url = f"{self._uploads}?uploadType=multipart&ifGenerationMatch={new.if_generation}&fields={_FIELDS}"
-        headers = {
-            "Content-Type": f"multipart/related; boundary={boundary}",
-            "Content-Length": str(length),
-        }
-        joined = b"".join((head, *body, tail)) if length < _JOIN_BELOW else None
+        headers = {"Content-Type": f"multipart/related; boundary={boundary}"}
+        parts = (head, *body, tail)
 
         async def call() -> Replica:
             # After a lost answer the second attempt meets our own object: 412, and the engine looks whose it is.
-            async with asyncio.timeout(STALL_SECONDS) as stall:
-                data = joined or (lambda: Body(_each((head, *body, tail)), length, progress_of(stall)))
-                async with await self._client.request(
-                    "POST", url, CREATE, headers=headers, data=data
-                ) as response:
-                    if response.status == 200:
-                        return await read_replica(response, CREATE)
-                    raise self._client.refusal(response, await response.read(), CREATE)
+            async with await self._client.request(
+                "POST", url, CREATE, headers=headers, data=parts
+            ) as response:
+                if response.status == 200:
+                    return await read_replica(response, CREATE)
+                raise self._client.refusal(response, await response.read(), CREATE)
 
-        return await with_retries(CREATE, translating(call, CREATE), self._observer)
+        return await with_retries(CREATE, call, self._observer)
 
     async def start_session(self, new: NewObject) -> GcsSession:
         resource = json.dumps(_resource(new)).encode()
@@ -110,12 +98,12 @@ class GcsDestination:
             async with await self._client.request(
                 "POST", url, CREATE, headers=headers, data=resource
             ) as response:
-                location = response.headers.get("Location")
+                location = response.headers.get("location")
                 if response.status in (200, 201) and location:
                     return GcsSession(self._client, urljoin(self._uploads, location), new.size)
                 raise self._client.refusal(response, await response.read(), CREATE)
 
-        return await with_retries(CREATE, translating(call, CREATE), self._observer)
+        return await with_retries(CREATE, call, self._observer)
 
     async def delete(self, name: str, if_generation: int) -> None:
         async def call() -> None:
@@ -126,7 +114,7 @@ class GcsDestination:
                 if response.status not in (200, 204) and not gone:
                     raise self._client.refusal(response, body, DELETE)
 
-        await with_retries(DELETE, translating(call, DELETE), self._observer)
+        await with_retries(DELETE, call, self._observer)
 
     async def missing_permissions(self) -> list[str] | None:
         """Which of the needed permissions we lack; None when the store cannot tell. Raises for a missing bucket."""
@@ -161,12 +149,6 @@ class GcsDestination:
                 if response.status != 404:
                     return  # even a refusal (we need no right to list) says that the bucket exists
         raise translate_gcs_error(self._bucket, 404, b"", GET)
-
-
-async def _each(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        if piece:
-            yield piece
 
 
 def _content_type(new: NewObject) -> str:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, TypeVar
-
-import aiohttp
-from yarl import URL
+from typing import Final, Protocol
 
 from consumer.adapters.gcs_errors import translate_gcs_error
-from consumer.adapters.http import STALL_SECONDS, Body, proxy_for, retry_after, translate_transport
+from consumer.adapters.http import Body, Exchange, HttpClient, retry_after
+from consumer.adapters.http_connection import RequestBody
 from consumer.errors import Reason, ReplicatorError
 from consumer.model import Replica
-
-T = TypeVar("T")
 
 CREATE: Final = "storage.objects.create"
 GET: Final = "storage.objects.get"
 DELETE: Final = "storage.objects.delete"
-
-
-_Data = bytes | Body | Callable[[], Body] | None
-"""What a request carries; a function makes it anew for a second attempt."""
 
 
 class Token(Protocol):
@@ -36,13 +26,12 @@ class Token(Protocol):
 
 
 class GcsClient:
-    """Authorised requests: a refused token is refreshed once, and transport errors are in our words."""
+    """Authorised requests: a refused token is refreshed once."""
 
-    def __init__(self, http: aiohttp.ClientSession, token: Token, endpoint: str, bucket: str) -> None:
+    def __init__(self, http: HttpClient, token: Token, bucket: str) -> None:
         self._http = http
         self._token = token
         self._bucket = bucket
-        self._proxy = proxy_for(endpoint)
 
     async def request(
         self,
@@ -51,8 +40,8 @@ class GcsClient:
         operation: str,
         *,
         headers: dict[str, str] | None = None,
-        data: _Data = None,
-    ) -> aiohttp.ClientResponse:
+        data: RequestBody = None,
+    ) -> Exchange:
         response = await self._once(method, url, operation, headers, data)
         if response.status == 401:
             self._token.forget()
@@ -62,65 +51,25 @@ class GcsClient:
         return response
 
     async def _once(
-        self, method: str, url: str, operation: str, headers: dict[str, str] | None, data: _Data
-    ) -> aiohttp.ClientResponse:
+        self, method: str, url: str, operation: str, headers: dict[str, str] | None, data: RequestBody
+    ) -> Exchange:
         try:
             authorization = await self._token.headers()
         except ReplicatorError as error:
             error.operation = operation  # what the token was wanted for
             raise
-        try:
-            return await self._http.request(
-                method,
-                URL(url, encoded=True),
-                headers={**authorization, **(headers or {})},
-                data=data() if callable(data) else data,
-                allow_redirects=False,
-                proxy=self._proxy,
-            )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise translate_transport(error, operation) from _without_url(error)
+        return await self._http.request(
+            method, url, operation, {**authorization, **headers} if headers else authorization, data
+        ).open()
 
-    def refusal(self, response: aiohttp.ClientResponse, body: bytes, operation: str) -> ReplicatorError:
+    def refusal(self, response: Exchange, body: bytes, operation: str) -> ReplicatorError:
         return translate_gcs_error(
             self._bucket, response.status, body, operation, retry_after(response.headers)
         )
 
 
-def translating(call: Callable[[], Awaitable[T]], operation: str) -> Callable[[], Awaitable[T]]:
-    """The call with its time-outs and broken reads in our words."""
-
-    async def translated() -> T:
-        try:
-            return await call()
-        except aiohttp.ClientPayloadError as error:
-            # Only an answer was cut short: what was asked for may be done, and may be asked for again.
-            raise ReplicatorError(
-                Reason.CONNECTION, "the answer ended too early", operation=operation
-            ) from _without_url(error)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise translate_transport(error, operation) from _without_url(error)
-
-    return translated
-
-
-def progress_of(stall: asyncio.Timeout) -> Callable[[], None]:
-    """What a body calls for each piece that was taken: the time to stall begins anew."""
-    loop = asyncio.get_running_loop()
-
-    def progress() -> None:
-        stall.reschedule(loop.time() + STALL_SECONDS)
-
-    return progress
-
-
-def _without_url(error: Exception) -> Exception | None:
-    """The cause to keep; none when its text would show a session URI."""
-    return None if "upload_id" in str(error) else error
-
-
-async def read_replica(response: aiohttp.ClientResponse, operation: str) -> Replica:
-    """The object that an answer describes; call within `translating`."""
+async def read_replica(response: Exchange, operation: str) -> Replica:
+    """The object that an answer describes."""
     try:
         resource = json.loads(await response.read())
         if not isinstance(resource, dict) or "generation" not in resource:

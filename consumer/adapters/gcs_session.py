@@ -9,16 +9,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
-import aiohttp
-
 from consumer.adapters.gcs_client import (
     CREATE,
     GcsClient,
-    progress_of,
     read_replica,
-    translating,
 )
-from consumer.adapters.http import STALL_SECONDS, Body
+from consumer.adapters.http import Body, Exchange
 from consumer.errors import Reason, ReplicatorError, SessionGone
 from consumer.model import Replica
 from consumer.proof import encode_crc32c
@@ -35,28 +31,9 @@ class GcsSession:
         self._size = size
 
     async def send(self, start: int, end: int, pieces: AsyncIterator[bytes]) -> int:
-        headers = {
-            "Content-Range": f"bytes {start}-{end - 1}/{self._size}",
-            "Content-Length": str(end - start),
-        }
-
-        async def call() -> int:
-            async with asyncio.timeout(STALL_SECONDS) as stall:
-                body = Body(pieces, end - start, progress_of(stall))
-                try:
-                    return await self._send(headers, body)
-                except ReplicatorError:
-                    if isinstance(body.error, ReplicatorError):
-                        raise body.error from None  # the source failed, not this upload
-                    raise
-                finally:
-                    await body.left()
-
-        return await translating(call, CREATE)()
-
-    async def _send(self, headers: dict[str, str], body: Body) -> int:
+        headers = {"Content-Range": f"bytes {start}-{end - 1}/{self._size}"}
         async with await self._client.request(
-            "PUT", self._uri, CREATE, headers=headers, data=body
+            "PUT", self._uri, CREATE, headers=headers, data=Body(pieces, end - start)
         ) as response:
             if response.status == 308:
                 return _persisted(response)
@@ -68,40 +45,29 @@ class GcsSession:
             raise self._refusal(response, await response.read())
 
     async def persisted(self) -> int | Replica:
-        headers = {"Content-Range": f"bytes */{self._size}", "Content-Length": "0"}
-
-        async def call() -> int | Replica:
-            async with await self._client.request("PUT", self._uri, CREATE, headers=headers) as response:
-                if response.status == 308:
-                    return _persisted(response)
-                if response.status in (200, 201):
-                    return await read_replica(response, CREATE)
-                raise self._refusal(response, await response.read())
-
-        return await translating(call, CREATE)()
+        headers = {"Content-Range": f"bytes */{self._size}"}
+        async with await self._client.request("PUT", self._uri, CREATE, headers=headers) as response:
+            if response.status == 308:
+                return _persisted(response)
+            if response.status in (200, 201):
+                return await read_replica(response, CREATE)
+            raise self._refusal(response, await response.read())
 
     async def commit(self, start: int, tail: bytes, crc32c: int) -> Replica:
         headers = {
             "Content-Range": f"bytes {start}-{self._size - 1}/{self._size}",
             "X-Goog-Hash": f"crc32c={encode_crc32c(crc32c)}",
         }
-
-        async def call() -> Replica:
-            async with (
-                asyncio.timeout(STALL_SECONDS),
-                await self._client.request("PUT", self._uri, CREATE, headers=headers, data=tail) as response,
-            ):
-                if response.status in (200, 201):
-                    return await read_replica(response, CREATE)
-                if response.status == 308:
-                    raise ReplicatorError(
-                        Reason.SESSION_LOST,
-                        "the upload session did not take the last bytes",
-                        operation=CREATE,
-                    )
-                raise self._refusal(response, await response.read())
-
-        return await translating(call, CREATE)()
+        async with await self._client.request(
+            "PUT", self._uri, CREATE, headers=headers, data=tail
+        ) as response:
+            if response.status in (200, 201):
+                return await read_replica(response, CREATE)
+            if response.status == 308:
+                raise ReplicatorError(
+                    Reason.SESSION_LOST, "the upload session did not take the last bytes", operation=CREATE
+                )
+            raise self._refusal(response, await response.read())
 
     async def cancel(self) -> None:
         try:
@@ -113,7 +79,7 @@ class GcsSession:
         except (ReplicatorError, TimeoutError):
             return  # the session expires by itself within a week, and nothing of it is ever visible
 
-    def _refusal(self, response: aiohttp.ClientResponse, body: bytes) -> ReplicatorError:
+    def _refusal(self, response: Exchange, body: bytes) -> ReplicatorError:
         if response.status in (404, 410):
             return SessionGone(
                 Reason.SESSION_LOST, f"the upload session is gone ({response.status})", operation=CREATE
@@ -121,7 +87,7 @@ class GcsSession:
         return self._client.refusal(response, body, CREATE)
 
 
-def _persisted(response: aiohttp.ClientResponse) -> int:
+def _persisted(response: Exchange) -> int:
     """How many bytes from 0 on a 308 says are safe; without a `Range` header, none."""
-    _, _, last = response.headers.get("Range", "").rpartition("-")
+    _, _, last = response.headers.get("range", "").rpartition("-")
     return int(last) + 1 if last.isdigit() else 0

@@ -1,38 +1,35 @@
-"""The lean path's HTTP: one aiohttp session, every setting on purpose, and its errors in our words.
+"""The lean path's HTTP client: HTTP/1.1 on the event loop, every setting on purpose, and its errors in our words.
 
-The defaults that are wrong for moving bytes: 300 s in total, 100 connections, decompression, following redirects,
-cookies, a proxy lookup (environment and .netrc) at each request, and sending a PUT again on a reused connection that
-died, which is fatal when its body was a generator.
+What a general client does that moving bytes must not: follow redirects, decompress, keep cookies, limit the whole
+transfer's time, look for a proxy at each request, or send a request again on its own when a reused connection died.
+It never resends: whoever asked knows whether asking again is safe (`with_retries`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl
-import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
 
-import aiohttp
 import stamina
-from aiohttp.abc import AbstractStreamWriter
 
+from consumer.adapters.http_connect import Connector, Origin, origin_of
+from consumer.adapters.http_connection import READ_SECONDS, STALL_SECONDS, Body, Connection, RequestBody
 from consumer.errors import Kind, PreconditionFailed, Reason, ReplicatorError
 from consumer.model import OperationRetried
 from consumer.ports import Observer
+
+__all__ = ["READ_SECONDS", "STALL_SECONDS", "Body", "Exchange", "HttpClient", "retry_after", "with_retries"]
 
 T = TypeVar("T")
 
 # By itself the library logs a warning for each retry, with the error's text; ours are told as `OperationRetried`.
 stamina.instrumentation.set_on_retry_hooks(())
 
-CONNECT_SECONDS: Final = 10.0
-READ_SECONDS: Final = 60.0
-"""How long the other side may send nothing while we wait for it."""
-STALL_SECONDS: Final = 120.0
-"""How long an upload may go without taking another byte."""
+KEEP_SECONDS: Final = 20.0
+"""How long an unused connection is kept: less than S3 keeps it, so that hardly ever both end it at once."""
+_MOST_ORIGINS: Final = 10_000
 
 _TRANSIENT: Final = frozenset(
     {
@@ -44,119 +41,248 @@ _TRANSIENT: Final = frozenset(
 )
 
 
-def new_session() -> aiohttp.ClientSession:
-    """A session for object bytes: raw bodies, no time limit over all, as many connections as there are copies."""
-    context = ssl.create_default_context()
-    if bundle := os.environ.get("AWS_CA_BUNDLE"):
-        context.load_verify_locations(bundle)
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ssl=context),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        read_bufsize=128 * 1024,
-        skip_auto_headers=("User-Agent", "Accept-Encoding", "Content-Type"),
+class HttpClient:
+    """Requests over connections that are kept, as many at once as are asked for. Close it at the end."""
+
+    def __init__(self, connector: Connector | None = None) -> None:
+        self._connector = connector or Connector()
+        self._origins: dict[str, Origin] = {}
+        self._idle: dict[Origin, list[Connection]] = {}
+        self._active: set[Connection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        operation: str,
+        headers: Mapping[str, str] | None = None,
+        body: RequestBody = None,
+        *,
+        read_seconds: float | None = None,
+    ) -> Exchange:
+        """One request; `async with` sends it, and gives the answer once its head is there.
+
+        `url` is sent as it is: it has to be encoded. `read_seconds` (READ_SECONDS) is how long the other side may
+        send nothing while we wait for it. Raises ReplicatorError: `endpoint_unreachable`, `connection`,
+        `timeout`, and what the pieces of a streamed body raise.
+        """
+        return Exchange(self, method, url, operation, headers, body, read_seconds or READ_SECONDS)
+
+    async def close(self) -> None:
+        """Ends every connection."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        connections = [*self._active, *(one for idle in self._idle.values() for one in idle)]
+        self._idle.clear()
+        for connection in connections:
+            connection.abort()
+        await asyncio.sleep(0)
+
+    # --- connections ------------------------------------------------------------------------------------------
+
+    def origin(self, root: str) -> Origin:
+        """Scheme, host and proxy of a URL's root, looked up once."""
+        found = self._origins.get(root)
+        if found is None:
+            if len(self._origins) >= _MOST_ORIGINS:
+                self._origins.clear()
+            found = self._origins[root] = origin_of(root)
+        return found
+
+    async def take(self, origin: Origin, operation: str) -> Connection:
+        """The connection used last, if it is still good; else a new one."""
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            if connection.usable:
+                self._active.add(connection)
+                return connection
+            connection.abort()
+        connection = await self._connector.connect(origin, operation)
+        self._active.add(connection)
+        return connection
+
+    def give_back(self, origin: Origin, connection: Connection) -> None:
+        """Keeps a connection whose exchange is over for the next one, or ends it."""
+        self._active.discard(connection)
+        if not connection.usable:
+            connection.abort()
+            return
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._idle.setdefault(origin, []).append(connection)
+        if self._sweep is None:
+            self._sweep = loop.call_later(KEEP_SECONDS, self._end_idle)
+
+    def _end_idle(self) -> None:
+        self._sweep = None
+        loop = asyncio.get_running_loop()
+        before = loop.time() - KEEP_SECONDS
+        for origin, idle in list(self._idle.items()):
+            kept = [one for one in idle if one.usable and one.idle_since > before]
+            for connection in idle:
+                if connection not in kept:
+                    connection.abort()
+            if kept:
+                self._idle[origin] = kept
+            else:
+                del self._idle[origin]
+        if self._idle:
+            self._sweep = loop.call_later(KEEP_SECONDS / 4, self._end_idle)
+
+
+class Exchange:
+    """One request and its answer. `headers` has names in lower case, and the first of equal ones."""
+
+    __slots__ = (
+        "_body",
+        "_client",
+        "_connection",
+        "_method",
+        "_origin",
+        "_read_seconds",
+        "_sent_headers",
+        "_text",
+        "_url",
+        "headers",
+        "operation",
+        "status",
     )
 
+    def __init__(
+        self,
+        client: HttpClient,
+        method: str,
+        url: str,
+        operation: str,
+        headers: Mapping[str, str] | None,
+        body: RequestBody,
+        read_seconds: float,
+    ) -> None:
+        self._client = client
+        self._method = method
+        self._url = url
+        self._sent_headers = headers
+        self._body = body
+        self._read_seconds = read_seconds
+        self._origin: Origin
+        self._connection: Connection | None = None
+        self._text: bytes | None = None
+        self.operation = operation
+        self.status = 0
+        self.headers: dict[str, str] = {}
 
-def proxy_for(url: str) -> str | None:
-    """The proxy of the environment for this URL, looked up once instead of at each request."""
-    parts = urlsplit(url)
-    if urllib.request.proxy_bypass(parts.hostname or ""):
-        return None
-    return urllib.request.getproxies().get(parts.scheme)
+    async def __aenter__(self) -> Self:
+        return self if self.status else await self.open()
 
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
-class Body(aiohttp.Payload):
-    """A request body of known length made of pieces that flow through, never joined.
-
-    It can be written once: a second attempt of the HTTP library to send it fails visibly instead of sending rubbish.
-    An error of the pieces' source is kept in `error`, because the library reports it as a connection error.
-    """
-
-    def __init__(self, pieces: AsyncIterator[bytes], length: int, progress: Callable[[], None]) -> None:
-        super().__init__(None, content_type="application/octet-stream")
-        self._size = length
-        self._pieces = pieces
-        self._progress = progress
-        self._written: asyncio.Event | None = None
-        self.error: BaseException | None = None
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        if self._written is not None:
-            raise RuntimeError("this body was already sent")
-        self._written = asyncio.Event()
+    async def open(self) -> Self:
+        """Sends the request and returns when the head of the answer is there; `close` it then, or use `async with`."""
+        scheme, _, rest = self._url.partition("://")
+        authority, slash, path = rest.partition("/")
         try:
-            async for piece in self._pieces:
-                await writer.write(piece)
-                self._progress()
-        except BaseException as error:
-            self.error = error
+            self._origin = origin = self._client.origin(f"{scheme}://{authority}")
+        except ReplicatorError as error:
+            error.operation = self.operation
             raise
-        finally:
-            self._written.set()
+        head = self._request_head(origin, f"{slash or '/'}{path}")
+        connection = await self._client.take(origin, self.operation)
+        try:
+            await connection.exchange(self._method, head, self._body, self.operation, self._read_seconds)
+        except BaseException:
+            connection.abort()
+            self._client.give_back(origin, connection)
+            raise
+        self._connection = connection
+        self.status, self.headers = connection.status, connection.headers
+        self._release_if_over()
+        return self
 
-    async def left(self) -> None:
-        """Returns once the pieces are not asked for any more; before that their source cannot be closed.
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, uncopied; raises `truncated` or `timeout`."""
+        while self._connection is not None:
+            piece = await self._connection.next_piece(self._read_seconds)
+            if not piece:
+                break
+            self._release_if_over()
+            yield piece
+        self._release_if_over()
 
-        The library writes in a task of its own, and cancels it without waiting when a request fails.
-        """
-        if self._written is not None:
-            await self._written.wait()
+    async def read(self) -> bytes:
+        """All of the body; may be asked for twice. Raises `connection` when it ends too early: it is an answer only."""
+        if self._text is None:
+            pieces = []
+            try:
+                async for piece in self.pieces():
+                    pieces.append(piece)
+            except ReplicatorError as error:
+                if error.reason is not Reason.TRUNCATED:
+                    raise
+                # What was asked for may be done, and may be asked for again.
+                raise ReplicatorError(
+                    Reason.CONNECTION, "the answer ended too early", operation=self.operation
+                ) from None
+            self._text = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self._text
 
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        raise TypeError("a streamed body cannot be decoded")
+    def close(self) -> None:
+        """Gives the connection back when the body was read to its end, and ends it otherwise."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._client.give_back(self._origin, connection)
 
+    def _release_if_over(self) -> None:
+        # As soon as the last byte is here, another may have the connection, however long ours is worked on.
+        if self._connection is not None and self._connection.usable:
+            self.close()
 
-def translate_transport(error: Exception, operation: str) -> ReplicatorError:
-    """Our word for what aiohttp or the event loop raised. The text never holds a URL: session URIs are secrets."""
-    match error:
-        case ReplicatorError():
-            return error
-        case aiohttp.ClientConnectorDNSError():
-            return _unreachable(
-                f"cannot resolve {error.host}", operation, "check the endpoint's name and DNS"
+    def _request_head(self, origin: Origin, target: str) -> bytes:
+        lines = [f"{self._method} {origin.target_prefix}{target} HTTP/1.1\r\nHost: {origin.host_header}\r\n"]
+        count = 2
+        if self._sent_headers:
+            for name, value in self._sent_headers.items():
+                if name != "host":
+                    lines.append(f"{name}: {value}\r\n")
+                    count += 1
+        if origin.proxy and not origin.through_tunnel and origin.proxy.authorization:
+            lines.append(f"Proxy-Authorization: {origin.proxy.authorization}\r\n")
+            count += 1
+        length = _length(self._body)
+        if length is not None or self._method in ("POST", "PUT"):
+            lines.append(f"Content-Length: {length or 0}\r\n")
+            count += 1
+        lines.append("\r\n")
+        head = "".join(lines)
+        if head.count("\n") != count + 1 or head.count("\r") != count + 1:
+            raise ReplicatorError(
+                Reason.REFUSED, "a line break in a request's header was refused", operation=self.operation
             )
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-            return _unreachable(
-                f"TLS with {error.host}:{error.port} failed: {_why(error.os_error)}"
-                if isinstance(error, aiohttp.ClientConnectorSSLError)
-                else f"the certificate of {error.host}:{error.port} is not trusted",
-                operation,
-                "check the endpoint's certificate, or name the issuing authority in AWS_CA_BUNDLE or SSL_CERT_FILE",
-            )
-        case aiohttp.ClientConnectorError():
-            return _unreachable(
-                f"cannot connect to {error.host}:{error.port}: {_why(error.os_error)}",
-                operation,
-                "check the endpoint, the network policy and the proxy settings",
-            )
-        case TimeoutError():
-            return ReplicatorError(Reason.TIMEOUT, "the other side stopped answering", operation=operation)
-        case aiohttp.ClientPayloadError():
-            return ReplicatorError(Reason.TRUNCATED, "the body ended too early", operation=operation)
-        case aiohttp.ClientError() | OSError():
-            return ReplicatorError(
-                Reason.CONNECTION, f"the connection broke ({type(error).__name__})", operation=operation
-            )
-        case _:
-            raise error
+        return head.encode("utf-8", "surrogateescape")
 
 
-def _unreachable(message: str, operation: str, hint: str) -> ReplicatorError:
-    return ReplicatorError(Reason.ENDPOINT_UNREACHABLE, message, hint=hint, operation=operation)
-
-
-def _why(error: OSError) -> str:
-    """The system's words: asyncio's own show the address once more instead of the reason."""
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return (error.strerror or type(error).__name__).splitlines()[0][:200]
+def _length(body: RequestBody) -> int | None:
+    if body is None:
+        return None
+    if isinstance(body, Body):
+        return body.length
+    return len(body) if isinstance(body, bytes) else sum(map(len, body))
 
 
 def retry_after(headers: Any) -> float | None:
     """The seconds of a `Retry-After` header; its date form is rare and ignored."""
-    value = headers.get("Retry-After", "")
+    value = headers.get("retry-after", "")
     return min(float(value), 900.0) if value.isdecimal() else None
 
 

@@ -9,11 +9,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-import aiohttp
-from yarl import URL
-
 from consumer.adapters.aws import AwsCredentials, Endpoints
-from consumer.adapters.http import proxy_for, retry_after, translate_transport, with_retries
+from consumer.adapters.http import Exchange, HttpClient, retry_after, with_retries
 from consumer.adapters.s3_errors import error_code, translate_s3_error
 from consumer.adapters.s3_headers import read_source_object
 from consumer.adapters.s3_parts import ask_each_part
@@ -49,9 +46,7 @@ class _PartRefused(ReplicatorError):
 class S3Stream:
     """An opened GET."""
 
-    def __init__(
-        self, source: SourceObject, response: aiohttp.ClientResponse, skip: int, expected: int
-    ) -> None:
+    def __init__(self, source: SourceObject, response: Exchange, skip: int, expected: int) -> None:
         self.source = source
         self._response = response
         self._skip = skip
@@ -59,23 +54,13 @@ class S3Stream:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The bytes as they arrive, uncopied; raises `truncated` or `timeout` in mid-body."""
-        content = self._response.content
         received = 0
-        try:
-            while True:
-                # readchunk hands out one buffer as it came; iter_any would join them.
-                piece, _ = await content.readchunk()
-                if not piece:
-                    if content.at_eof():
-                        break
-                    continue
-                received += len(piece)
-                if self._skip:
-                    piece, self._skip = piece[self._skip :], max(0, self._skip - len(piece))
-                if piece:
-                    yield piece
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise translate_transport(error, "s3:GetObject") from error
+        async for piece in self._response.pieces():
+            received += len(piece)
+            wanted = piece[self._skip :] if self._skip else piece
+            self._skip = max(0, self._skip - len(piece))
+            if wanted:
+                yield wanted
         if received != self._expected:
             raise ReplicatorError(
                 Reason.TRUNCATED,
@@ -89,7 +74,7 @@ class S3Source:
 
     def __init__(
         self,
-        http: aiohttp.ClientSession,
+        http: HttpClient,
         credentials: AwsCredentials,
         endpoints: Endpoints,
         observer: Observer,
@@ -109,7 +94,6 @@ class S3Source:
         self._now = now
         self._signer = Signer()
         self._regions: dict[str, str] = {}
-        self._proxies: dict[str, str | None] = {}
 
     async def head(self, ref: ObjectRef, region: str | None) -> SourceObject:
         """The object's state. A refused HEAD has no body that says why, so a GET asks again for the error's code."""
@@ -117,7 +101,7 @@ class S3Source:
         async def call() -> SourceObject | None:
             async with await self._request("HEAD", ref, region) as response:
                 if response.status == 200:
-                    return read_source_object(ref, response, region)
+                    return read_source_object(ref, response.headers, region)
                 if response.status >= 500 or response.status == 429:
                     raise await self._refusal(ref, response)
                 return None
@@ -139,15 +123,16 @@ class S3Source:
         if start:
             headers["Range"] = f"bytes={start}-"
 
-        async def call() -> tuple[aiohttp.ClientResponse, S3Stream]:
+        async def call() -> tuple[Exchange, S3Stream]:
             response = await self._request("GET", ref, region, headers)
             try:
                 if response.status not in (200, 206):
                     raise await self._refusal(ref, response)
                 # A store that ignores Range sends everything: what comes before `start` is thrown away.
                 skip = start if response.status == 200 else 0
-                length = int(response.headers.get("Content-Length") or 0)
-                return response, S3Stream(read_source_object(ref, response, region), response, skip, length)
+                length = int(response.headers.get("content-length") or 0)
+                source = read_source_object(ref, response.headers, region)
+                return response, S3Stream(source, response, skip, length)
             except BaseException:
                 response.close()
                 raise
@@ -158,7 +143,7 @@ class S3Source:
         try:
             yield stream
         finally:
-            # A body read to its end has given its connection back already; any other cannot be used again.
+            # A body read to its end has given its connection back already; any other ends it.
             response.close()
 
     async def _with_valid_keys(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -194,7 +179,7 @@ class S3Source:
                     )
                 if response.status not in (200, 206):
                     return None
-                length = response.headers.get("Content-Length", "")
+                length = response.headers.get("content-length", "")
                 # A store that does not know partNumber answers with the whole object.
                 return (
                     int(length) if length.isdigit() and "x-amz-mp-parts-count" in response.headers else None
@@ -240,7 +225,7 @@ class S3Source:
         region: str | None,
         headers: Mapping[str, str] | None = None,
         query: str = "",
-    ) -> aiohttp.ClientResponse:
+    ) -> Exchange:
         response = await self._send(method, ref, self._region_of(ref.bucket, region), headers, query)
         if response.status in (301, 307, 400) and await self._learn_region(ref.bucket, response):
             response.close()
@@ -249,11 +234,10 @@ class S3Source:
 
     async def _send(
         self, method: str, ref: ObjectRef, region: str, headers: Mapping[str, str] | None, query: str
-    ) -> aiohttp.ClientResponse:
+    ) -> Exchange:
         endpoint = self._endpoints.find(ref.bucket, region)
         if endpoint is None:
             endpoint = await self._endpoints.resolve(ref.bucket, region)
-            self._proxies[endpoint.origin] = proxy_for(endpoint.origin)
         path = endpoint.path + quote_key(ref.key)
         signed = self._signer.headers(
             method,
@@ -267,13 +251,8 @@ class S3Source:
         )
         if headers:
             signed.update(headers)
-        url = URL(f"{endpoint.origin}{path}?{query}" if query else endpoint.origin + path, encoded=True)
-        try:
-            return await self._http.request(
-                method, url, headers=signed, allow_redirects=False, proxy=self._proxies.get(endpoint.origin)
-            )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise translate_transport(error, f"s3:{method.title()}Object") from error
+        url = f"{endpoint.origin}{path}?{query}" if query else endpoint.origin + path
+        return await self._http.request(method, url, f"s3:{method.title()}Object", signed).open()
 
     def _region_of(self, bucket: str, hinted: str | None) -> str:
         """A region that S3 itself told comes first; an event's hint is of no use with a custom endpoint."""
@@ -282,7 +261,7 @@ class S3Source:
             return learned
         return hinted if hinted and not self._custom_endpoint else self._region
 
-    async def _learn_region(self, bucket: str, response: aiohttp.ClientResponse) -> bool:
+    async def _learn_region(self, bucket: str, response: Exchange) -> bool:
         """Whether S3 told of another region than the one asked; it is asked first from then on."""
         region = response.headers.get("x-amz-bucket-region", "")
         if not region and response.status == 400:
@@ -295,14 +274,14 @@ class S3Source:
         self._regions[bucket] = region
         return True
 
-    async def _refusal(self, ref: ObjectRef, response: aiohttp.ClientResponse) -> ReplicatorError:
+    async def _refusal(self, ref: ObjectRef, response: Exchange) -> ReplicatorError:
         code, message = error_code(await _error_body(response))
         return translate_s3_error(ref, response.status, code, message, retry_after(response.headers))
 
 
-async def _error_body(response: aiohttp.ClientResponse) -> bytes:
+async def _error_body(response: Exchange) -> bytes:
     """The error document, empty when it does not come; may be asked for twice."""
     try:
         return await response.read()
-    except (aiohttp.ClientError, TimeoutError, OSError):
+    except ReplicatorError:
         return b""

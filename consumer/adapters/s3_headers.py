@@ -8,9 +8,7 @@ import email.utils
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final
-
-import aiohttp
+from typing import Final
 
 from consumer.errors import Reason, ReplicatorError
 from consumer.identity import PREFIX
@@ -21,9 +19,9 @@ _MD5_ETAG: Final = re.compile(r"[0-9a-f]{32}")
 _META: Final = "x-amz-meta-"
 
 
-def read_source_object(ref: ObjectRef, response: aiohttp.ClientResponse, region: str | None) -> SourceObject:
-    headers = response.headers
-    etag = headers.get("ETag", "").removeprefix("W/").strip('"')
+def read_source_object(ref: ObjectRef, headers: Mapping[str, str], region: str | None) -> SourceObject:
+    """What the headers, their names in lower case, say of the object's state."""
+    etag = headers.get("etag", "").removeprefix("W/").strip('"')
     if not etag:
         # A proxy's or login page's 200 must not become an object.
         raise ReplicatorError(
@@ -59,7 +57,7 @@ def read_checksums(headers: Mapping[str, str], etag: str) -> tuple[dict[str, str
 
     What cannot be understood for certain is left out: a lower grade is true, a wrong promise fails for ever.
     """
-    if "Content-Range" in headers:
+    if "content-range" in headers:
         return {}, False  # S3 sends none with a range, or the part's that the range happens to be
     checksums = {
         name: value
@@ -76,8 +74,8 @@ def read_checksums(headers: Mapping[str, str], etag: str) -> tuple[dict[str, str
 
 def _size(headers: Mapping[str, str]) -> int:
     """The whole object's size; a ranged answer tells it after the slash."""
-    content_range = headers.get("Content-Range", "")
-    size = content_range.rpartition("/")[2] or headers.get("Content-Length", "")
+    content_range = headers.get("content-range", "")
+    size = content_range.rpartition("/")[2] or headers.get("content-length", "")
     if not size.isdigit():
         raise ReplicatorError(
             Reason.SERVER_ERROR, "the source's answer tells no size", operation="s3:GetObject"
@@ -87,30 +85,29 @@ def _size(headers: Mapping[str, str]) -> int:
 
 def _last_modified(headers: Mapping[str, str]) -> int:
     try:
-        return int(email.utils.parsedate_to_datetime(headers.get("Last-Modified", "")).timestamp())
+        return int(email.utils.parsedate_to_datetime(headers.get("last-modified", "")).timestamp())
     except ValueError:
         return 0
 
 
-def read_carried(headers: Any) -> CarriedMetadata:
+def read_carried(headers: Mapping[str, str]) -> CarriedMetadata:
     user: dict[str, str] = {}
     for name, value in headers.items():
-        lowered = name.lower()
         # A source that is itself a replica keeps its own origin to itself: ours is written anew.
-        if lowered.startswith(_META) and not lowered.startswith(_META + PREFIX):
-            user[lowered.removeprefix(_META)] = _decoded(value)
-    encoding = headers.get("Content-Encoding")
+        if name.startswith(_META) and not name.startswith(_META + PREFIX):
+            user[name.removeprefix(_META)] = _decoded(value)
+    encoding = headers.get("content-encoding")
     if encoding and "aws-chunked" in encoding:
         # How an SDK sent the upload, not how the object is encoded; some stores keep it.
         encoding = (
             ",".join(part.strip() for part in encoding.split(",") if part.strip() != "aws-chunked") or None
         )
     return CarriedMetadata(
-        content_type=_text(headers.get("Content-Type")),
+        content_type=_text(headers.get("content-type")),
         content_encoding=_text(encoding),
-        content_language=_text(headers.get("Content-Language")),
-        content_disposition=_text(headers.get("Content-Disposition")),
-        cache_control=_text(headers.get("Cache-Control")),
+        content_language=_text(headers.get("content-language")),
+        content_disposition=_text(headers.get("content-disposition")),
+        cache_control=_text(headers.get("cache-control")),
         user=user,
     )
 

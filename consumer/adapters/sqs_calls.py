@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from consumer.adapters.aws import AwsCredentials
-from consumer.adapters.http import with_retries
-from consumer.adapters.http_shim import HttpClient
+from consumer.adapters.http import HttpClient, with_retries
 from consumer.adapters.sigv4 import AwsKeys, Signer
 from consumer.adapters.sqs_endpoint import SqsEndpoint
 from consumer.adapters.sqs_errors import error_code, read_answer, refusal, refuses_keys, unanswered

@@ -29,7 +29,8 @@ class SqsEndpoint:
     def at(cls, url: str, region: str) -> Self:
         """The endpoint whose root is `url`: the JSON protocol names the queue in the body, never in the path."""
         parts = urlsplit(url)
-        return cls(url if parts.path else f"{url}/", parts.netloc, parts.path or "/", region)
+        host = parts.netloc.rpartition("@")[2]
+        return cls(url if parts.path else f"{url}/", host, parts.path or "/", region)
 
 
 def find_sqs_endpoint(region: str, endpoint_url: str | None) -> SqsEndpoint:

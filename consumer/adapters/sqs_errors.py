@@ -153,8 +153,6 @@ def entry_refusal(entry: Mapping[str, Any], operation: str) -> ReplicatorError:
 def unanswered(error: ReplicatorError, operation: str) -> ReplicatorError:
     """Our error for a request that got no whole answer, of what the HTTP client or the credentials raised."""
     match error.reason:
-        case Reason.TRUNCATED:
-            ours = unreadable(operation)
         case Reason.TIMEOUT:
             ours = ReplicatorError(Reason.TIMEOUT, "SQS did not answer in time", operation=operation)
         case Reason.CONNECTION:

@@ -19,10 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-import aiohttp
 import pytest
 import stamina
-from aiohttp.abc import AbstractResolver, ResolveResult
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -31,7 +29,8 @@ from hypothesis import strategies as st
 
 from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
 from consumer.adapters.gcs import GcsDestination
-from consumer.adapters.http import new_session
+from consumer.adapters.http import HttpClient
+from consumer.adapters.http_connect import AddressInfo, Connector
 from consumer.adapters.s3 import S3Source
 from consumer.errors import ReplicatorError
 from consumer.model import CarriedMetadata, NewObject, ObjectRef
@@ -94,31 +93,16 @@ class Everywhere:
             wrapped = writer.get_extra_info("ssl_object")
             name = self._names.get(id(wrapped)) if wrapped else None
             self.sent.append(Sent(*self.asked_for[-1], name, method, target, headers))
-            writer.write(
-                self.answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if method == "HEAD" else self.answer
-            )
+            head, _, body = self.answer.partition(b"\r\n\r\n")
+            writer.write(head + b"\r\nConnection: close\r\n\r\n" + (b"" if method == "HEAD" else body))
             await writer.drain()
         writer.close()
 
-
-class OneServer(AbstractResolver):
-    """Resolves every name to it."""
-
-    def __init__(self, everywhere: Everywhere) -> None:
-        self._everywhere = everywhere
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        self._everywhere.asked_for.append((host, port))
-        actual = self._everywhere.ports["https" if port == 443 else "http"]
-        found = ResolveResult(
-            hostname=host, host="127.0.0.1", port=actual, family=socket.AF_INET, proto=0, flags=0
-        )
-        return [found]
-
-    async def close(self) -> None:
-        return
+    async def resolve(self, host: str, port: int) -> list[AddressInfo]:
+        """Every name leads here."""
+        self.asked_for.append((host, port))
+        actual = self.ports["https" if port == 443 else "http"]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", actual))]
 
 
 class Bearer:
@@ -184,15 +168,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     context = certificate(tmp_path_factory.mktemp("tls"))
     with asyncio.Runner() as runner:
 
-        async def enter() -> tuple[Any, aiohttp.ClientSession]:
+        async def enter() -> tuple[Any, HttpClient]:
             listening = everywhere.listening(context)
             await listening.__aenter__()
-            http = new_session()
-            assert http._connector is not None
-            await http._connector.close()
-            http._connector = aiohttp.TCPConnector(
-                resolver=OneServer(everywhere), use_dns_cache=False, ssl=False, force_close=True
-            )
+            trusting = ssl.create_default_context()
+            trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+            http = HttpClient(Connector(everywhere.resolve, trusting))
             return listening, http
 
         listening, http = runner.run(enter())

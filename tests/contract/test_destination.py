@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 from uuid import uuid4
 
-import aiohttp
 import google_crc32c
 import pytest
-from yarl import URL
 
 from consumer.adapters.gcs import GcsDestination
 from consumer.adapters.gcs_auth import NoToken
-from consumer.adapters.http import new_session
+from consumer.adapters.http import HttpClient
 from consumer.errors import Kind, PreconditionFailed, Reason, ReplicatorError, SessionGone
 from consumer.model import CarriedMetadata, Event, NewObject, Replica
 from consumer.transfer import CHUNK
@@ -72,14 +71,14 @@ class Bench:
     """A store under test, and the test's own way around it."""
 
     destination: GcsDestination
-    http: aiohttp.ClientSession
+    http: HttpClient
     url: str
 
     async def content(self, name: str) -> bytes:
         path = f"{self.url}/storage/v1/b/{self.destination.bucket}/o/{quote(name, safe='')}?alt=media"
         # Otherwise a gzip object would be unpacked on the way, or be tried to.
         headers = {"Accept-Encoding": "gzip"}
-        async with self.http.get(URL(path, encoded=True), headers=headers) as response:
+        async with self.http.request("GET", path, "download", headers) as response:
             assert response.status == 200, response.status
             return await response.read()
 
@@ -112,19 +111,20 @@ def store(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def bench(store: str, request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     bucket = f"replica-{uuid4().hex}"
-    async with new_session() as http:
+    async with HttpClient() as http:
         if store == "double":
             async with StrictGcs() as gcs:
                 gcs.create_bucket(bucket)
                 yield Bench(_destination(http, bucket, gcs.url), http, gcs.url)
             return
         url: str = request.getfixturevalue("fake_gcs")
-        async with http.post(f"{url}/storage/v1/b", json={"name": bucket}) as response:
+        new = json.dumps({"name": bucket}).encode()
+        async with http.request("POST", f"{url}/storage/v1/b", "create a bucket", body=new) as response:
             assert response.status == 200
         yield Bench(_destination(http, bucket, url), http, url)
 
 
-def _destination(http: aiohttp.ClientSession, bucket: str, url: str) -> GcsDestination:
+def _destination(http: HttpClient, bucket: str, url: str) -> GcsDestination:
     return GcsDestination(http, NoToken(), Nobody(), bucket=bucket, endpoint=url)
 
 
@@ -159,8 +159,8 @@ async def test_a_created_object_is_what_was_given(bench: Bench, size: int) -> No
 async def test_what_it_carries_is_kept(bench: Bench) -> None:
     await bench.create()
     path = f"{bench.url}/storage/v1/b/{bench.destination.bucket}/o/name"
-    async with bench.http.get(path) as response:
-        resource = await response.json()
+    async with bench.http.request("GET", path, "look") as response:
+        resource = json.loads(await response.read())
     assert resource["contentType"] == CARRIED.content_type
     assert resource["contentEncoding"] == CARRIED.content_encoding
     assert resource["contentLanguage"] == CARRIED.content_language
@@ -315,7 +315,7 @@ async def test_a_missing_right_is_named(store: str) -> None:
     """The double alone has rights to miss."""
     if store != "double":
         return
-    async with StrictGcs() as gcs, new_session() as http:
+    async with StrictGcs() as gcs, HttpClient() as http:
         gcs.create_bucket("replica")
         gcs.permissions = gcs.permissions - {"storage.objects.delete"}
         with pytest.raises(ReplicatorError) as caught:

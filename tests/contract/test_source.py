@@ -16,7 +16,7 @@ from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
 from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
-from consumer.adapters.http import new_session
+from consumer.adapters.http import HttpClient
 from consumer.adapters.s3 import S3Source
 from consumer.errors import Kind, Reason, ReplicatorError, SourceChanged, SourceGone
 from consumer.model import MIB, Event, ObjectRef
@@ -196,7 +196,7 @@ def store(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def bench(store: str, request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    async with new_session() as http:
+    async with HttpClient() as http:
         if store == "double":
             session: boto3.Session = request.getfixturevalue("double_session")
             async with FaultyS3() as s3:
@@ -418,7 +418,7 @@ async def test_what_boto3_uploads_in_parts_by_default_passes_its_proof(store: st
 @pytest.mark.parametrize("secret", ["wrong", ""])
 async def test_minio_takes_our_signature_and_refuses_a_wrong_one(minio_s3: S3Server, secret: str) -> None:
     """The real check of the signer, with every key in `test_a_key_is_read_exactly`."""
-    async with new_session() as http:
+    async with HttpClient() as http:
         session = new_aws_session("us-east-1", minio_s3.access_key, secret or minio_s3.secret_key)
         source = _source(http, session, minio_s3.endpoints)
         if secret:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from consumer.adapters.aws import AwsCredentials, new_aws_session
-from consumer.adapters.http import new_session
-from consumer.adapters.http_shim import HttpClient
+from consumer.adapters.http import HttpClient
 from consumer.adapters.sqs_calls import Answer, Request, SqsCalls
 from consumer.adapters.sqs_endpoint import SqsEndpoint
 from tests.doubles.recorder import Recorder
@@ -18,11 +17,9 @@ class SqsClient:
     def __init__(self, url: str, region: str) -> None:
         self.made: Counter[str] = Counter()
         self.recorder = Recorder()
-        self._session = new_session()
+        self._http = HttpClient()
         credentials = AwsCredentials(new_aws_session(region, "test", "test"))
-        self._calls = SqsCalls(
-            HttpClient(self._session), credentials, SqsEndpoint.at(url, region), self.recorder
-        )
+        self._calls = SqsCalls(self._http, credentials, SqsEndpoint.at(url, region), self.recorder)
 
     async def call(self, action: str, request: Request) -> Answer:
         self.made[action] += 1
@@ -33,4 +30,4 @@ class SqsClient:
         return await self._calls.poll(request)
 
     async def close(self) -> None:
-        await self._session.close()
+        await self._http.close()

@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
-import aiohttp
 import boto3
 import pytest
 import stamina
@@ -22,7 +21,7 @@ from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
 from consumer.adapters.gcs import GcsDestination
 from consumer.adapters.gcs_auth import NoToken
 from consumer.adapters.gcs_client import Token
-from consumer.adapters.http import new_session
+from consumer.adapters.http import HttpClient
 from consumer.adapters.s3 import S3Source
 from consumer.admission import MemoryBudget
 from consumer.app import App
@@ -66,7 +65,7 @@ class Lab:
 
     s3: FaultyS3
     gcs: StrictGcs
-    http: aiohttp.ClientSession
+    http: HttpClient
     source: S3Source
     destination: GcsDestination
     recorder: Recorder
@@ -170,7 +169,7 @@ async def lab(
     async with AsyncExitStack() as stack:
         s3 = await stack.enter_async_context(FaultyS3(s3_port))
         gcs = await stack.enter_async_context(StrictGcs())
-        http = await stack.enter_async_context(new_session())
+        http = await stack.enter_async_context(HttpClient())
         s3.buckets[SOURCE] = {}
         gcs.create_bucket(DESTINATION)
         source = S3Source(

@@ -308,8 +308,7 @@ def extend_leases_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Network time-outs of a fraction of a second, for what would otherwise wait for a minute and more."""
     monkeypatch.setattr("consumer.adapters.http.READ_SECONDS", 0.3)
-    for module in ("gcs", "gcs_client", "gcs_session"):
-        monkeypatch.setattr(f"consumer.adapters.{module}.STALL_SECONDS", 0.6)
+    monkeypatch.setattr("consumer.adapters.http_connection.STALL_SECONDS", 0.6)
     monkeypatch.setattr("consumer.adapters.sqs_calls._CALL_SECONDS", 0.5)
 
 

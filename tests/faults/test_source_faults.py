@@ -429,9 +429,9 @@ async def test_the_source_s_metadata_is_carried_and_its_own_origin_dropped(lab: 
 
 
 def test_header_bytes_that_are_no_text_are_replaced_because_json_cannot_carry_them() -> None:
-    # As aiohttp hands out a byte that is no UTF-8; the double cannot send one.
+    # As the client hands out a byte that is no UTF-8; the double cannot send one.
     carried = read_carried(
-        {"Content-Disposition": "a=\udcfc", "Content-Type": "ü\udcfc", "x-amz-meta-a": "\udcfc"}
+        {"content-disposition": "a=\udcfc", "content-type": "ü\udcfc", "x-amz-meta-a": "\udcfc"}
     )
 
     assert (carried.content_disposition, carried.content_type, carried.user) == (

@@ -185,7 +185,6 @@ async def test_what_fails_in_passing_is_asked_again_and_counted() -> None:
         Answer(502, b"<html>"),
         Answer(body=b"<html>"),
         ReplicatorError(Reason.CONNECTION, "closed"),
-        ReplicatorError(Reason.TRUNCATED, "cut"),
     ],
 )
 async def test_a_passing_failure_that_stays_ends_after_four_attempts(answer: Answer | Exception) -> None:
@@ -345,7 +344,6 @@ async def test_credentials_that_cannot_be_had_name_the_call() -> None:
         ),
         (ReplicatorError(Reason.TIMEOUT, "silent"), Reason.TIMEOUT, Kind.RETRYABLE),
         (ReplicatorError(Reason.CONNECTION, "closed"), Reason.CONNECTION, Kind.RETRYABLE),
-        (ReplicatorError(Reason.TRUNCATED, "cut"), Reason.SERVER_ERROR, Kind.RETRYABLE),
     ],
 )
 async def test_each_failure_has_its_reason(answer: Answer | Exception, reason: Reason, kind: Kind) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from consumer.adapters.gcs import GcsDestination
 from consumer.adapters.gcs_auth import NoToken
-from consumer.adapters.http import new_session
+from consumer.adapters.http import HttpClient
 from consumer.errors import Reason, ReplicatorError, SessionGone, SourceChanged
 from consumer.model import MIB, CarriedMetadata, Event, NewObject, ObjectRef, Replica, SourceObject
 from consumer.proof import choose_proof
@@ -157,7 +157,7 @@ async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     # Reading the authorities' certificates takes longer than most tests.
     monkeypatch.setattr(ssl, "create_default_context", lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
-    async with StrictGcs() as gcs, new_session() as http:
+    async with StrictGcs() as gcs, HttpClient() as http:
         gcs.create_bucket(BUCKET)
         yield Bench(gcs, GcsDestination(http, NoToken(), Nobody(), bucket=BUCKET, endpoint=gcs.url))
 

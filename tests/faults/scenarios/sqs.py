@@ -186,8 +186,8 @@ _RECEIVE = (
     _receive(
         "truncated",
         "message handed out, and the answer cut short",
-        Reason.SERVER_ERROR,
-        "SQS's answer cannot be read",
+        Reason.CONNECTION,
+        "SQS closed the connection",
         WireFault(action=RECEIVE, end="close", at="answer_body", after=1, times=FOR_EVER),
         message=IN_FLIGHT,
     ),
