@@ -6,7 +6,6 @@ The calls themselves are in `sqs_calls`, the gathering into batches of ten in `s
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -26,6 +25,7 @@ from consumer.adapters.sqs_calls import Answer, Request
 from consumer.adapters.sqs_dead_letters import DEFAULT_MAXIMUM_MESSAGE_SIZE, dead_letter_attributes
 from consumer.adapters.sqs_description import QueueDescription, describe_queue, number, queue_url_request
 from consumer.adapters.sqs_errors import unreadable
+from consumer.adapters.sqs_messages import is_intact, is_message, messages_in
 from consumer.errors import LeaseLost, Reason, ReplicatorError
 from consumer.model import Delivery, QueueDepth
 from consumer.ports import LeaseRequest
@@ -126,10 +126,8 @@ class SqsQueue:
             }
         )
         received_at = _lease_start(asked_at, self._now())
-        messages = _messages_in(answer)
-        intact = [
-            message for message in messages if _is_intact(message.get("Body"), message.get("MD5OfBody"))
-        ]
+        messages = messages_in(answer)
+        intact = [message for message in messages if is_intact(message.get("Body"), message.get("MD5OfBody"))]
         if len(intact) < len(messages):
             # Another key in a body that still parses would be "not found", and its message deleted.
             self._start(self._give_back([one for one in messages if one not in intact]))
@@ -210,7 +208,7 @@ class SqsQueue:
             raise ReplicatorError(
                 Reason.SERVER_ERROR, "SQS did not confirm the dead letter", operation=operation
             )
-        if not _is_intact(delivery.body, answer.get("MD5OfMessageBody")):
+        if not is_intact(delivery.body, answer.get("MD5OfMessageBody")):
             raise ReplicatorError(
                 Reason.CHECKSUM_MISMATCH, "SQS stored another body as the dead letter", operation=operation
             )
@@ -310,7 +308,7 @@ class SqsQueue:
         await asyncio.wait({poll})
         # Nobody waits for it any more, and a failed poll has brought nothing.
         if not poll.cancelled() and poll.exception() is None:
-            await self._give_back(list(filter(_is_message, entries_of(poll.result(), "Messages"))))
+            await self._give_back(list(filter(is_message, entries_of(poll.result(), "Messages"))))
 
     async def _give_back(self, messages: Sequence[Mapping[str, Any]]) -> None:
         entries: list[Entry] = [
@@ -344,34 +342,6 @@ class SqsQueue:
             attributes=from_wire(message.get("MessageAttributes")),
             source=self.source,
         )
-
-
-def _messages_in(answer: Answer) -> list[Mapping[str, Any]]:
-    """The messages of a receive's answer. Raises `server_error` when it is not made as SQS makes it."""
-    messages = answer.get("Messages")
-    if messages is None:
-        return []
-    if not isinstance(messages, list) or not all(map(_is_message, messages)):
-        raise unreadable("sqs:ReceiveMessage")
-    return messages
-
-
-def _is_message(message: Any) -> bool:
-    return (
-        isinstance(message, dict)
-        and isinstance(message.get("ReceiptHandle"), str)
-        and isinstance(message.get("Body", ""), str)
-    )
-
-
-def _is_intact(body: str | None, md5: str | None) -> bool:
-    """Whether a body is the one whose MD5 SQS told. True when nothing was told."""
-    return not md5 or _md5(body or "") == md5
-
-
-def _md5(body: str) -> str:
-    # A lone surrogate, which JSON can express and UTF-8 cannot, must be no error of ours.
-    return hashlib.md5(body.encode(errors="surrogatepass"), usedforsecurity=False).hexdigest()
 
 
 def _lease_start(asked_at: float, answered_at: float) -> float:
