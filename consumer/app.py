@@ -8,9 +8,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
-
-import boto3
+from typing import Final
 
 from consumer import __version__
 from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
@@ -19,10 +17,12 @@ from consumer.adapters.gcs_auth import GoogleToken, NoToken
 from consumer.adapters.http import HttpClient
 from consumer.adapters.s3 import S3Source
 from consumer.adapters.sqs import SqsQueue
+from consumer.adapters.sqs_calls import SqsCalls
+from consumer.adapters.sqs_endpoint import find_sqs_endpoint
 from consumer.admission import MemoryBudget, Slots
 from consumer.api_port import ApiConfig
 from consumer.checks import Check, Patience, Status, check_destination, check_queue, check_source
-from consumer.daemon import MOST_POLLERS, Daemon
+from consumer.daemon import Daemon
 from consumer.decide import ForeignRule, MissingRule, Policy
 from consumer.errors import EndpointError
 from consumer.lease import LeaseKeeper
@@ -52,7 +52,8 @@ class Engine:
     replicator: Replicator
     slots: Slots
     budget: MemoryBudget
-    aws: boto3.Session
+    http: HttpClient
+    credentials: AwsCredentials
 
 
 @asynccontextmanager
@@ -65,10 +66,11 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
         secret.get_secret_value() if secret else None,
         token.get_secret_value() if token else None,
     )
+    credentials = AwsCredentials(aws)
     async with HttpClient() as http:
         source = S3Source(
             http,
-            AwsCredentials(aws),
+            credentials,
             Endpoints(aws, settings.s3_endpoint_url),
             observer,
             region=settings.aws_region,
@@ -98,23 +100,20 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
             key_prefix=settings.gcs_key_prefix,
             bucket_allowed=settings.allowed,
         )
-        yield Engine(source, destination, replicator, Slots(settings.concurrency), budget, aws)
+        slots = Slots(settings.concurrency)
+        yield Engine(source, destination, replicator, slots, budget, http, credentials)
 
 
-def new_queue(settings: Settings, aws: boto3.Session) -> SqsQueue:
+def new_queue(settings: Settings, engine: Engine, observer: Observer) -> SqsQueue:
     """The queue that the settings name."""
-
-    def make_client(config: Any) -> Any:
-        return aws.client("sqs", endpoint_url=settings.sqs_endpoint_url, config=config)
-
     assert settings.sqs_queue_url is not None
+    endpoint = find_sqs_endpoint(settings.aws_region, settings.sqs_endpoint_url)
     return SqsQueue(
-        make_client,
+        SqsCalls(engine.http, engine.credentials, endpoint, observer),
         settings.sqs_queue_url,
         dlq_url=settings.sqs_dlq_url,
         wait_seconds=settings.sqs_wait_time_seconds,
         visibility_timeout=settings.sqs_visibility_timeout_seconds,
-        pollers=MOST_POLLERS,
     )
 
 
@@ -134,7 +133,7 @@ async def check_all(settings: Settings) -> list[Check]:
     """`consumer check`."""
     telemetry = Telemetry(Metrics(__version__))
     async with open_engine(settings, telemetry) as engine:
-        return await run_checks(settings, engine, new_queue(settings, engine.aws))
+        return await run_checks(settings, engine, new_queue(settings, engine, telemetry))
 
 
 async def replicate_objects(settings: Settings, refs: Sequence[ObjectRef]) -> AsyncIterator[Outcome]:
@@ -214,7 +213,7 @@ class App:
             loop.add_signal_handler(number, self.stop)
         async with AsyncExitStack() as stack:
             engine = await stack.enter_async_context(open_engine(settings, self._observer))
-            queue = new_queue(settings, engine.aws)
+            queue = new_queue(settings, engine, self._observer)
             daemon = self._daemon(engine, queue)
             await self._serve(stack, daemon)
             if not await self._start_up(engine, queue):

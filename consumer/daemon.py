@@ -38,12 +38,14 @@ from consumer.supervise import Part, Supervisor
 
 RECEIVE_MOST: Final = 10
 MOST_POLLERS: Final = 4
-_GATHER_SECONDS: Final = 0.05
-"""How long a poller waits for more free slots than one, so that a busy daemon does not receive one by one."""
+_GATHER_SECONDS: Final = 0.005
+_GATHER_LOOKS: Final = 10
+"""How often, and how far apart, a poller looks for more free slots than the first, so that a busy daemon does not
+receive one by one."""
 _LONGEST_RECEIVE_WAIT: Final = 30.0
 GIVE_UP_SECONDS: Final = 72.0
-"""Above what a receive can take by its own rules: two attempts, each 5 s to connect and 30 s to answer, and a second
-between them. One that takes longer than this never ends."""
+"""Above what a receive can take by its own rules: 10 s to connect and 30 s to answer, and as long once more when its
+credentials were refused, which SQS does at once. One that takes longer than this never ends."""
 STALLED_AFTER_SECONDS: Final = 95.0
 """What is given up is tried again at once, and an idle queue answers after 20 s: a hang that this mends is no stall."""
 _PROGRESS_SECONDS: Final = 5.0
@@ -94,6 +96,7 @@ class Daemon:
         self._requests: set[asyncio.Task[Any]] = set()
         self._progress_at = 0.0
         self._busy = asyncio.Event()
+        self._gathering = asyncio.Lock()
 
     # --- running ------------------------------------------------------------------------------------------------
 
@@ -181,12 +184,8 @@ class Daemon:
                 await self._back_off(Failure.of(error), failures)
 
     async def _receive(self, group: asyncio.TaskGroup) -> None:
-        wanted = min(RECEIVE_MOST, self._slots.capacity)
-        reserved = await self._slots.reserve(wanted)
+        reserved = await self._gather()
         try:
-            if reserved < wanted:
-                await asyncio.sleep(_GATHER_SECONDS)
-                reserved += self._slots.reserve_more(wanted - reserved)
             if not self._gate.is_open():
                 return
             deliveries = await self._answer(reserved)
@@ -201,6 +200,26 @@ class Daemon:
             self._busy.clear()
         elif not reserved:
             self._busy.set()
+
+    async def _gather(self) -> int:
+        """Reserves slots for one receive: ten, or half of all there are; or what comes free in a moment.
+
+        One poller at a time: several would share what comes free, and each ask for little.
+        """
+        wanted = min(RECEIVE_MOST, self._slots.capacity)
+        enough = min(wanted, (self._slots.capacity + 1) // 2)
+        async with self._gathering:
+            reserved = await self._slots.reserve(wanted)
+            try:
+                for _ in range(_GATHER_LOOKS):
+                    if reserved >= enough:
+                        break
+                    await asyncio.sleep(_GATHER_SECONDS)
+                    reserved += self._slots.reserve_more(wanted - reserved)
+            except BaseException:
+                self._slots.unreserve(reserved)
+                raise
+        return reserved
 
     async def _answer(self, most: int) -> list[Delivery]:
         """What a receive brings; nothing when it hangs: what it may still bring is released when it does."""
