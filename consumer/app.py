@@ -10,10 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-import boto3
-
 from consumer import __version__
-from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
+from consumer.adapters.aws import AwsCredentials, AwsSession, Endpoints, new_aws_session
 from consumer.adapters.gcs import GcsDestination
 from consumer.adapters.gcs_auth import GoogleToken, NoToken
 from consumer.adapters.http import new_session
@@ -52,7 +50,7 @@ class Engine:
     replicator: Replicator
     slots: Slots
     budget: MemoryBudget
-    aws: boto3.Session
+    aws: AwsSession
 
 
 @asynccontextmanager
@@ -101,11 +99,11 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
         yield Engine(source, destination, replicator, Slots(settings.concurrency), budget, aws)
 
 
-def new_queue(settings: Settings, aws: boto3.Session) -> SqsQueue:
+def new_queue(settings: Settings, aws: AwsSession) -> SqsQueue:
     """The queue that the settings name."""
 
     def make_client(config: Any) -> Any:
-        return aws.client("sqs", endpoint_url=settings.sqs_endpoint_url, config=config)
+        return aws.new_client("sqs", settings.sqs_endpoint_url, config)
 
     assert settings.sqs_queue_url is not None
     return SqsQueue(

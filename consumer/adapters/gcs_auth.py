@@ -7,11 +7,6 @@ import datetime as dt
 import os
 from typing import Any, Final
 
-import google.auth
-import google.auth.environment_vars
-import google.auth.exceptions
-import google.auth.transport.requests
-
 from consumer.errors import Reason, ReplicatorError
 
 _SCOPE: Final = "https://www.googleapis.com/auth/devstorage.read_write"
@@ -64,6 +59,12 @@ class GoogleToken:
         return credentials.expiry is None or credentials.expiry - now > _AHEAD
 
     def _refresh(self) -> None:
+        # Here alone, and off the loop: an emulator needs none of it, and it takes 18 MiB.
+        import google.auth
+        import google.auth.environment_vars
+        import google.auth.exceptions
+        import google.auth.transport.requests
+
         try:
             if self._credentials is None:
                 if self._file:
