@@ -35,16 +35,29 @@ def run_daemon() -> NoReturn:
     # Until the loop has handlers of its own there is nothing to drain.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(Exit.OK))
-    # What imports make stays: looking for garbage among it would only take time.
+    # What is made until the daemon runs, stays: nobody needs to look for garbage among it, now or later.
     gc.disable()
     settings = configure(frozenset({Need.QUEUE}))
     # After the settings, so that a mistake in them is told at once.
     from consumer.app import App
 
     async def daemon() -> int:
-        return await App(settings).run()
+        started = asyncio.Event()
+        freezing = asyncio.ensure_future(_collect_from_now_on(started))
+        try:
+            return await App(settings).run(started=started)
+        finally:
+            freezing.cancel()
 
     leave(run(daemon))
+
+
+async def _collect_from_now_on(started: asyncio.Event) -> None:
+    """Looks for garbage once the daemon runs, and only among what is made from then on."""
+    await started.wait()
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def configure(needs: frozenset[Need], *, quiet: bool = False) -> Settings:
