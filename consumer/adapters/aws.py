@@ -6,12 +6,12 @@ the daemon, and a daemon that was given its credentials needs none of it.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from consumer.adapters.renewal import Renewal
 from consumer.adapters.s3_addressing import Addressing, partition_of
 from consumer.adapters.sigv4 import AwsKeys
 from consumer.errors import Reason, ReplicatorError
@@ -71,29 +71,29 @@ class AwsCredentials:
         self._session = session
         self._source: Any = None
         self._keys = session.given
-        self._checked = -math.inf if session.given is None else math.inf  # given ones never change
-        self._lock = asyncio.Lock()
+        self._look_again_at = math.inf  # given ones never change
+        self._renewal = Renewal(self._load)
 
     async def keys(self) -> AwsKeys:
-        """Valid credentials; raises `credentials` when there are none."""
-        if self._keys is not None and time.monotonic() - self._checked < _RECHECK_SECONDS:
-            return self._keys
-        async with self._lock:
-            if self._keys is None or time.monotonic() - self._checked >= _RECHECK_SECONDS:
-                self._keys = await asyncio.to_thread(self._load)
-                self._checked = time.monotonic()
-            return self._keys
+        """Valid credentials; raises `credentials` when there are none.
+
+        Nobody waits for other ones while these are good: botocore begins to renew 15 minutes before they expire.
+        """
+        if self._keys is None:
+            return await self._renewal.now()
+        if time.monotonic() >= self._look_again_at:
+            self._renewal.soon()
+        return self._keys
 
     async def renew(self) -> bool:
         """Looks again, the other side having refused these credentials; whether there are other ones now."""
         if self._session.given is not None:
             return False
-        refused, self._checked = self._keys, -math.inf
-        return await self.keys() != refused
+        refused = self._keys
+        # The first may have been under way since before the refusal.
+        return await self._renewal.now() != refused or await self._renewal.now() != refused
 
     def _load(self) -> AwsKeys:
-        from botocore.exceptions import BotoCoreError, ClientError
-
         hint = (
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run with a role "
             "(IRSA, Pod Identity, instance profile)"
@@ -102,14 +102,17 @@ class AwsCredentials:
             # botocore refreshes in here, well before the expiry.
             self._source = self._source or self._session.find_credentials()
             frozen = self._source.get_frozen_credentials() if self._source else None
-        except (BotoCoreError, ClientError, RuntimeError) as error:
-            # A role that STS refuses is a ClientError, and a refresh that brought nothing new a RuntimeError.
+        except Exception as error:
+            # Sources raise far more than botocore's own errors: ClientError when STS refuses a role,
+            # ResponseParserError for an answer of a proxy, OSError without the token file, RuntimeError…
             raise ReplicatorError(
                 Reason.CREDENTIALS, f"cannot load AWS credentials ({type(error).__name__})", hint=hint
             ) from error
         if frozen is None or not frozen.access_key or not frozen.secret_key:
             raise ReplicatorError(Reason.CREDENTIALS, "no AWS credentials found", hint=hint)
-        return AwsKeys(frozen.access_key, frozen.secret_key, frozen.token)
+        self._look_again_at = time.monotonic() + _RECHECK_SECONDS
+        self._keys = AwsKeys(frozen.access_key, frozen.secret_key, frozen.token)
+        return self._keys
 
 
 class BucketEndpoint:

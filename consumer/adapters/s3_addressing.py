@@ -141,6 +141,6 @@ def _partitions() -> list[tuple[str, str, frozenset[str], re.Pattern[str]]]:
 
 def _fits_a_host(bucket: str, *, dots: bool) -> bool:
     """Whether the bucket can stand before a host as it is; with dots only where no certificate matters."""
-    if len(bucket) < 3 or bucket != bucket.lower() or _IPV4.fullmatch(bucket):
+    if len(bucket) < 3 or _IPV4.fullmatch(bucket):
         return False
     return all(_LABEL.fullmatch(label) for label in (bucket.split(".") if dots else [bucket]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from botocore import exceptions as vendor
 from botocore.credentials import Credentials, RefreshableCredentials
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 
 from consumer.adapters.aws import AwsCredentials, AwsSession, Endpoints, new_aws_session
 from consumer.adapters.sigv4 import AwsKeys
@@ -94,6 +96,8 @@ FAILURES = [
     vendor.EndpointConnectionError(endpoint_url="https://sts.amazonaws.com"),
     vendor.PartialCredentialsError(provider="env", cred_var="x"),
     DENIED,
+    ResponseParserError("Unable to parse response"),
+    FileNotFoundError("/var/run/secrets/token"),
     RuntimeError("Credentials were refreshed, but the refreshed credentials are still expired."),
 ]
 
@@ -146,23 +150,74 @@ async def test_refreshable_credentials_are_refreshed_before_they_expire() -> Non
     assert refreshed["times"] == 1
 
 
+class Counted:
+    """Credentials that are other ones at each look, which may be slow, or fail."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.slow: threading.Event | None = None
+        self.failure: Exception | None = None
+
+    def get_frozen_credentials(self) -> Any:
+        if self.slow is not None:
+            self.slow.wait(60)
+        if self.failure is not None:
+            raise self.failure
+        self.looks += 1
+        return Credentials(f"key-{self.looks}", "secret").get_frozen_credentials()
+
+
 async def test_many_callers_look_once_and_a_refusal_makes_it_look_again() -> None:
-    looks: list[float] = []
-
-    class Counted:
-        def get_frozen_credentials(self) -> Any:
-            looks.append(0.0)
-            return Credentials(f"key-{len(looks)}", "secret").get_frozen_credentials()
-
-    credentials, _ = credentials_of(Counted())
+    counted = Counted()
+    credentials, _ = credentials_of(counted)
     found = await asyncio.gather(*(credentials.keys() for _ in range(20)))
     assert {keys.access_key for keys in found} == {"key-1"}
 
-    # Also on a machine that was started a moment ago, whose clock is near 0.
-    with patch("consumer.adapters.aws.time.monotonic", return_value=3.0):
+    assert await credentials.renew()
+    assert (await credentials.keys()).access_key == "key-2"
+    assert (await credentials.keys()).access_key == "key-2"
+
+
+async def test_after_a_while_it_looks_again_and_nobody_waits_for_that() -> None:
+    counted = Counted()
+    credentials, _ = credentials_of(counted)
+    await credentials.keys()
+
+    counted.slow = threading.Event()
+    with patch("consumer.adapters.aws.time.monotonic", return_value=time.monotonic() + 31):
+        for _ in range(20):  # STS does not answer yet
+            assert (await credentials.keys()).access_key == "key-1"
+            await asyncio.sleep(0)
+        counted.slow.set()
+        while (await credentials.keys()).access_key != "key-2":  # noqa: ASYNC110 - a thread fetches, and has no event for it
+            await asyncio.sleep(0.01)
+        assert (await credentials.keys()).access_key == "key-2"
+    assert counted.looks == 2
+
+
+async def test_a_look_that_fails_leaves_the_keys_in_use_until_they_are_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    counted = Counted()
+    credentials, _ = credentials_of(counted)
+    await credentials.keys()
+
+    counted.failure = DENIED
+    with patch("consumer.adapters.aws.time.monotonic", return_value=time.monotonic() + 31):
+        while "cannot be renewed yet" not in caplog.text:
+            assert (await credentials.keys()).access_key == "key-1"
+            await asyncio.sleep(0.01)
+        with pytest.raises(ReplicatorError):
+            await credentials.renew()
+        counted.failure = None
         assert await credentials.renew()
-        assert (await credentials.keys()).access_key == "key-2"
-        assert (await credentials.keys()).access_key == "key-2"
+
+
+async def test_given_credentials_are_never_looked_for_again() -> None:
+    credentials = AwsCredentials(new_aws_session("eu-west-1", "access", "secret"))
+
+    assert not await credentials.renew()
+    assert (await credentials.keys()).access_key == "access"
 
 
 # --- endpoints ---

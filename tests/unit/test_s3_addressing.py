@@ -40,6 +40,7 @@ BUCKETS = (
         "ours--ol-s3",
         "ours.mrap",
         "short--op-s3",
+        "ab",
     ),
 )
 ENDPOINTS = (
