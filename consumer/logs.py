@@ -17,10 +17,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
-import structlog
-from rich.console import Console
-from rich.text import Text
-
+from consumer.lean_structlog import structlog
 from consumer.redact import EventDict, Redactor
 
 # Their DEBUG lines hold signed URLs, tokens and Authorization headers.
@@ -51,6 +48,11 @@ class _RichRenderer:
     }
 
     def __init__(self, stream: TextIO | None) -> None:
+        # Here alone: a daemon that writes JSON needs no Rich, which takes 9 MiB.
+        from rich.console import Console
+        from rich.text import Text
+
+        self._text = Text
         colours = None if os.environ.get("NO_COLOR") else Console(file=stream, stderr=True).color_system
         # Renders into nothing: on the stream itself Rich would write besides our writer, and leave the program by
         # SystemExit when the pipe is broken.
@@ -65,7 +67,7 @@ class _RichRenderer:
     def __call__(self, _logger: object, _method: str, event_dict: EventDict) -> str:
         level = str(event_dict.pop("level", "info"))
         style = self._STYLES.get(level, "")
-        line = Text(_clock(str(event_dict.pop("timestamp", ""))), style="dim")
+        line = self._text(_clock(str(event_dict.pop("timestamp", ""))), style="dim")
         line.append(f" {level.upper():<8} ", style=f"not dim {style}")
         line.append(f"{_escaped(str(event_dict.pop('event', ''))):<28}", style="not dim bold")
         name = str(event_dict.pop("logger", ""))

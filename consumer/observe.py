@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import structlog
 from prometheus_client import Counter
 
 from consumer.errors import Kind, Reason, kind_of
 from consumer.hints import HINTS
+from consumer.lean_structlog import structlog
 from consumer.metrics import Metrics
 from consumer.model import (
     Delivery,

@@ -12,8 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from consumer.env_files import read_layers
 from consumer.errors import ConfigurationError
@@ -42,17 +41,18 @@ if TYPE_CHECKING:
     from pydantic import ValidationInfo
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Everything that can be configured, valid as a whole; immutable. Its repr and `public()` show no secret.
 
     Arguments may be given by field name or by variable name. Raises pydantic's ValidationError.
     """
 
-    model_config = SettingsConfigDict(
+    model_config = ConfigDict(
         alias_generator=str.upper,
         populate_by_name=True,
         extra="forbid",
         frozen=True,
+        validate_default=True,
         hide_input_in_errors=True,
     )
 
@@ -153,17 +153,6 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "rich", "json"] = Field(
         "auto", description="`auto` is Rich on a terminal, JSON lines otherwise; `rich`; `json`."
     )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        *_unused: PydanticBaseSettingsSource,
-        **_more: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # The library's own sources tell neither lines nor duplicates, so load_settings reads the layers.
-        return (init_settings,)
 
     # A rule between two variables sits on the later one; info.data holds the earlier unless invalid.
 

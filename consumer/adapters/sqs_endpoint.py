@@ -1,17 +1,19 @@
-"""Where SQS is: botocore's own endpoint rules and settings, without a boto3 client and what it loads."""
+"""Where SQS is: botocore's own endpoint rules and settings, without a boto3 client and what it loads.
+
+botocore is imported only where the settings do not name the endpoint.
+"""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
-import botocore.exceptions
-import botocore.session
-from botocore.endpoint_provider import EndpointProvider
-
 from consumer.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from botocore.session import Session
 
 _RULES: Final = "sqs/2012-11-05/endpoint-rule-set-1"
 
@@ -40,14 +42,19 @@ def find_sqs_endpoint(region: str, endpoint_url: str | None) -> SqsEndpoint:
     AWS_IGNORE_CONFIGURED_ENDPOINT_URLS), and else AWS's rules for the region with AWS_USE_DUALSTACK_ENDPOINT and
     AWS_USE_FIPS_ENDPOINT. Raises ConfigurationError when the settings contradict each other.
     """
-    session = botocore.session.Session()
+    if endpoint_url:
+        return SqsEndpoint.at(endpoint_url, region)
+    from botocore.exceptions import BotoCoreError
+    from botocore.session import Session
+
+    session = Session()
     try:
-        return SqsEndpoint.at(endpoint_url or _configured(session) or _by_rules(session, region), region)
-    except botocore.exceptions.BotoCoreError as error:
+        return SqsEndpoint.at(_configured(session) or _by_rules(session, region), region)
+    except BotoCoreError as error:
         raise ConfigurationError([f"SQS cannot be addressed in the region {region}: {error}"]) from error
 
 
-def _configured(session: botocore.session.Session) -> str | None:
+def _configured(session: Session) -> str | None:
     if session.get_config_variable("ignore_configured_endpoint_urls"):
         return None
     profile: dict[str, Any] = session.get_scoped_config()
@@ -55,7 +62,9 @@ def _configured(session: botocore.session.Session) -> str | None:
     if "services" in profile:
         services = session.full_config.get("services", {}).get(profile["services"]) or {}
         if not services:
-            raise botocore.exceptions.InvalidConfigError(
+            from botocore.exceptions import InvalidConfigError
+
+            raise InvalidConfigError(
                 error_msg=f"there is no section [services {profile['services']}], which the profile names"
             )
     found = (
@@ -67,7 +76,9 @@ def _configured(session: botocore.session.Session) -> str | None:
     return next(filter(None, found), None)
 
 
-def _by_rules(session: botocore.session.Session, region: str) -> str:
+def _by_rules(session: Session, region: str) -> str:
+    from botocore.endpoint_provider import EndpointProvider
+
     loader = session.get_component("data_loader")
     rules = EndpointProvider(loader.load_data(_RULES), loader.load_data("partitions"))
     found = rules.resolve_endpoint(
