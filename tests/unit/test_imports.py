@@ -13,6 +13,7 @@ DAEMON = """
 import sys, json
 import consumer.__main__, consumer.process, consumer.app, consumer.api, consumer.api_server
 from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
+from consumer.adapters.sqs_endpoint import find_sqs_endpoint
 from consumer.logs import configure_logging
 import asyncio
 
@@ -21,17 +22,15 @@ async def work():
     await AwsCredentials(session).keys()
     await Endpoints(session, None).resolve("bucket", "eu-west-1")
     await Endpoints(session, "http://127.0.0.1:9000").resolve("bucket", "eu-west-1")
+    find_sqs_endpoint("eu-west-1", "http://127.0.0.1:9324")
 
 configure_logging("INFO", "json")
 asyncio.run(work())
 print(json.dumps(sorted(sys.modules)))
 """
 
-SOON = ("aiohttp", "awscrt", "botocore", "urllib3")
-"""Still there for the queue's client and the object stores' one."""
-
 HEAVY = (
-    *("boto3", "s3transfer", "jmespath"),
+    *("aiohttp", "awscrt", "boto3", "botocore", "s3transfer", "jmespath", "urllib3"),
     *("google.auth", "google.oauth2", "google.cloud", "google.api_core", "requests", "cryptography"),
     *("rich", "pygments", "typer", "pydantic_settings"),
     *("moto", "localstack_client", "gcp_storage_emulator", "consumer.sandbox", "consumer.cli"),
@@ -46,9 +45,7 @@ def imported() -> set[str]:
     return set(modules)
 
 
-@pytest.mark.parametrize(
-    "heavy", [*HEAVY, *(pytest.param(name, marks=pytest.mark.xfail(strict=True)) for name in SOON)]
-)
+@pytest.mark.parametrize("heavy", HEAVY)
 def test_the_daemon_starts_without(heavy: str, imported: set[str]) -> None:
     assert "consumer.app" in imported
     assert not {name for name in imported if name == heavy or name.startswith(heavy + ".")}
