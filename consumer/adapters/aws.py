@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -45,6 +46,7 @@ class AwsSession:
             aws_session_token=keys and keys.token,
         )
 
+    @cache  # noqa: B019 - there is one session, and it lives as long as the process
     def _botocore(self) -> Any:
         from botocore.session import Session
 
