@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from consumer import __version__
-from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
+from consumer.adapters.aws import AwsCredentials, AwsSession, Endpoints, new_aws_session
 from consumer.adapters.gcs import GcsDestination
 from consumer.adapters.gcs_auth import GoogleToken, NoToken
 from consumer.adapters.http import HttpClient
@@ -53,6 +53,7 @@ class Engine:
     slots: Slots
     budget: MemoryBudget
     http: HttpClient
+    aws: AwsSession
     credentials: AwsCredentials
 
 
@@ -101,13 +102,13 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
             bucket_allowed=settings.allowed,
         )
         slots = Slots(settings.concurrency)
-        yield Engine(source, destination, replicator, slots, budget, http, credentials)
+        yield Engine(source, destination, replicator, slots, budget, http, aws, credentials)
 
 
 def new_queue(settings: Settings, engine: Engine, observer: Observer) -> SqsQueue:
     """The queue that the settings name."""
     assert settings.sqs_queue_url is not None
-    endpoint = find_sqs_endpoint(settings.aws_region, settings.sqs_endpoint_url)
+    endpoint = find_sqs_endpoint(settings.aws_region, settings.sqs_endpoint_url, engine.aws.botocore)
     return SqsQueue(
         SqsCalls(engine.http, engine.credentials, endpoint, observer),
         settings.sqs_queue_url,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -31,9 +32,11 @@ class AwsSession:
 
     def find_credentials(self) -> Any:
         """What botocore's chain finds, refreshing itself from then on; None when there is nothing. May block."""
-        return self._botocore().get_credentials()
+        return self.botocore().get_credentials()
 
-    def _botocore(self) -> Any:
+    @cache  # noqa: B019 - there is one session, and it lives as long as the process
+    def botocore(self) -> Any:
+        """botocore's own session, one for all that is asked of it: its data is what takes memory."""
         from botocore.session import Session
 
         session = Session()

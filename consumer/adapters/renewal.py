@@ -24,9 +24,8 @@ class Renewal(Generic[T]):
 
     async def now(self) -> T:
         """What is fetched, by this call or by one that is under way. Raises what `fetch` raises."""
-        return await asyncio.shield(
-            self._start()
-        )  # it is everybody's: a cancelled copy must not take it along
+        # It is everybody's: a cancelled copy must not take it along.
+        return await asyncio.shield(self._start())
 
     def soon(self) -> None:
         """Fetches in the background, at most every few seconds. A failure is logged: what is there is still good."""

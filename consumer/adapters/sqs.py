@@ -74,7 +74,7 @@ class SqsQueue:
         dlq_url: str | None = None,
         wait_seconds: int = LONGEST_WAIT,
         visibility_timeout: int | None = None,
-        linger: float = 0.03,
+        linger: float = 0.1,
         clock: Clock | None = None,
         wall_clock: Clock = time.time,
     ) -> None:

@@ -6,6 +6,7 @@ botocore is imported only where the settings do not name the endpoint.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
@@ -35,7 +36,15 @@ class SqsEndpoint:
         return cls(url if parts.path else f"{url}/", host, parts.path or "/", region)
 
 
-def find_sqs_endpoint(region: str, endpoint_url: str | None) -> SqsEndpoint:
+def _new_session() -> Session:
+    from botocore.session import Session
+
+    return Session()
+
+
+def find_sqs_endpoint(
+    region: str, endpoint_url: str | None, botocore: Callable[[], Session] = _new_session
+) -> SqsEndpoint:
     """The endpoint as boto3 finds it; reads botocore's files, so not for the event loop.
 
     In this order: `endpoint_url`, AWS_ENDPOINT_URL_SQS, AWS_ENDPOINT_URL, the profile's own (unless
@@ -45,9 +54,8 @@ def find_sqs_endpoint(region: str, endpoint_url: str | None) -> SqsEndpoint:
     if endpoint_url:
         return SqsEndpoint.at(endpoint_url, region)
     from botocore.exceptions import BotoCoreError
-    from botocore.session import Session
 
-    session = Session()
+    session = botocore()
     try:
         return SqsEndpoint.at(_configured(session) or _by_rules(session, region), region)
     except BotoCoreError as error:
