@@ -15,6 +15,7 @@ import typer
 
 from consumer import __version__
 from consumer.errors import ConfigurationError, EndpointError
+from consumer.event_loop import loop_factory
 from consumer.model import ObjectRef, Outcome, Result
 from consumer.names import is_bucket_name
 from consumer.settings import Need, Settings, load_settings
@@ -142,17 +143,8 @@ def _configure(needs: frozenset[Need], *, quiet: bool = False) -> Settings:
         settings, warnings = load_settings(needs=needs)
     except ConfigurationError as error:
         _fail("The configuration cannot work:", error.problems, Exit.CONFIGURATION)
-    secrets = [
-        secret.get_secret_value()
-        for secret in (
-            settings.aws_secret_access_key,
-            settings.aws_session_token,
-            settings.api_token,
-        )
-        if secret is not None
-    ]
     level = "WARNING" if quiet and settings.log_level == "INFO" else settings.log_level
-    configure_logging(level, settings.log_format, secrets=secrets)
+    configure_logging(level, settings.log_format, secrets=settings.secrets())
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     return settings
@@ -161,13 +153,7 @@ def _configure(needs: frozenset[Need], *, quiet: bool = False) -> Settings:
 def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Runs on uvloop's event loop; exits 3 when an endpoint does not answer, 1 on anything unforeseen."""
     try:
-        import uvloop
-
-        factory: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop
-    except ImportError:  # where there is no uvloop, asyncio's own loop does
-        factory = None
-    try:
-        with asyncio.Runner(loop_factory=factory) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(work())
     except* EndpointError as group:
         problems = str(_first(group)).splitlines()
