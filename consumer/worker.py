@@ -16,7 +16,8 @@ import os
 import signal
 import socket
 import sys
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from consumer.api_port import Busy
 from consumer.app import Worker, open_worker
@@ -61,56 +62,76 @@ async def work(number: int, end: socket.socket) -> int:
     settings = from_plain(first["settings"])
     configure_logging(settings.log_level, settings.log_format, secrets=settings.secrets(), worker=number)
     async with open_worker(settings, watches_queue=number == 1) as worker, asyncio.TaskGroup() as group:
-        changes = Changes(worker.metrics.registry)
-        others = [
-            group.create_task(_listen(link, orders, worker, group)),
-            group.create_task(_report(link, worker, changes)),
-        ]
+        talk = _Talk(link, orders, worker, group)
         await orders.begin.wait()
         daemon = group.create_task(worker.daemon.run(orders.stop, orders.stop_now))
-        others.append(group.create_task(_report(link, worker, changes, only_once=True)))
+        await asyncio.sleep(0)
+        talk.report()
         clean = await daemon
-        for task in others:
-            task.cancel()
-        await link.send(_state_of(worker, changes))
+        talk.end()
+        await link.send(talk.state())
         return 0 if clean else 1
 
 
-async def _listen(link: Link, orders: _Orders, worker: Worker, group: asyncio.TaskGroup) -> None:
-    """Carries out what the parent says, until it is no more."""
-    while (message := await link.receive()) is not None:
-        if "do" in message:
-            orders.carry_out(message["do"])
-        else:
-            group.create_task(_answer(link, worker, message))
-    _log.warning("the parent process is gone: giving back what is held")
-    orders.carry_out("stop")
+class _Talk:
+    """What is said over the link while the worker lives."""
 
+    def __init__(self, link: Link, orders: _Orders, worker: Worker, group: asyncio.TaskGroup) -> None:
+        self._link = link
+        self._orders = orders
+        self._worker = worker
+        self._group = group
+        self._changes = Changes(worker.metrics.registry)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._begin(self._listen())
+        self._begin(self._report())
 
-async def _answer(link: Link, worker: Worker, asked: Message) -> None:
-    answer: Message = {"answer": asked["ask"]}
-    try:
-        refs = [ObjectRef(bucket, key) for bucket, key in asked["keys"]]
-        outcomes = await worker.daemon.replicate_many(refs, asked["wait"])
-        answer["outcomes"] = [to_plain(outcome) for outcome in outcomes]
-    except Busy as busy:
-        answer["busy"] = busy.retry_after
-    except Exception as error:  # noqa: BLE001 - one request's defect must not end the worker
-        worker.observer.emit(UnexpectedError("api", error))
-        answer["error"] = type(error).__name__
-    await link.send(answer)
+    def end(self) -> None:
+        """Nothing is said any more, requests that a drain did not wait for included."""
+        for task in self._tasks:
+            task.cancel()
 
+    def state(self) -> Message:
+        """How the worker is, and what it counted since it was last asked."""
+        condition = self._worker.daemon.not_ready_reason() or "working"
+        return {"condition": condition, "changes": self._changes.take()}
 
-async def _report(link: Link, worker: Worker, changes: Changes, *, only_once: bool = False) -> None:
-    while True:
-        await link.send(_state_of(worker, changes))
-        if only_once:
-            return
-        await asyncio.sleep(_REPORT_SECONDS)
+    def report(self) -> None:
+        """Tells the state now."""
+        self._link.post(self.state())
 
+    async def _report(self) -> None:
+        while True:
+            await self._link.send(self.state())
+            await asyncio.sleep(_REPORT_SECONDS)
 
-def _state_of(worker: Worker, changes: Changes) -> Message:
-    return {"condition": worker.daemon.not_ready_reason() or "working", "changes": changes.take()}
+    async def _listen(self) -> None:
+        """Carries out what the parent says, until it is no more."""
+        while (message := await self._link.receive()) is not None:
+            if "do" in message:
+                self._orders.carry_out(message["do"])
+            else:
+                self._begin(self._answer(message))
+        _log.warning("the parent process is gone: giving back what is held")
+        self._orders.carry_out("stop")
+
+    async def _answer(self, asked: Message) -> None:
+        answer: Message = {"answer": asked["ask"]}
+        try:
+            refs = [ObjectRef(bucket, key) for bucket, key in asked["keys"]]
+            outcomes = await self._worker.daemon.replicate_many(refs, asked["wait"])
+            answer["outcomes"] = [to_plain(outcome) for outcome in outcomes]
+        except Busy as busy:
+            answer["busy"] = busy.retry_after
+        except Exception as error:  # noqa: BLE001 - one request's defect must not end the worker
+            self._worker.observer.emit(UnexpectedError("api", error))
+            answer["error"] = type(error).__name__
+        await self._link.send(answer)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 def _end_with(parent: int) -> None:

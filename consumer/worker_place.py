@@ -129,8 +129,10 @@ class Place:
         self._process = process
         try:
             process.link.post({"settings": self._settings})
-            if self._may_work:
-                process.link.post({"do": "work"})
+            if self._draining.is_set():
+                self._tell("drain")
+            elif self._may_work:
+                self._tell("work")
             while (message := await process.link.receive()) is not None:
                 self._hear(process, message)
             self.exit_code = await process.wait()

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from consumer.worker_process import WorkerProcess
 from consumer.worker_settings import settings_of, to_plain
 from tests.acceptance.command import Command, Launcher
 from tests.acceptance.stack import Site, eventually
-from tests.acceptance.test_drain import DRAIN, MIB, WITHIN, ended_within, held_large_copy
+from tests.acceptance.test_drain import DRAIN, MIB, WITHIN, ended_within, held_copy, held_large_copy
 from tests.doubles.strict_gcs import Fault, Gate
 
 pytestmark = pytest.mark.anyio
@@ -284,6 +285,30 @@ def test_a_copy_that_does_not_finish_in_time_is_given_back(site: Site, launch: L
         assert site.depth() == {"visible": 1, "in_flight": 0, "delayed": 0}
         assert site.replicas() == {}
         assert not any(map(is_running, workers.values()))
+
+
+def test_a_request_that_does_not_finish_in_time_is_answered_all_the_same(
+    site: Site, launch: Launcher, env: Env
+) -> None:
+    pod = launch.daemon(env(DRAIN_TIMEOUT_SECONDS=str(DRAIN)))
+    site.put("asked for", b"body", quiet=True)
+    wanted = {"s3_bucket": site.quiet_bucket, "s3_key": "asked for"}
+    with held_copy(site, operation="multipart") as gate, ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(pod.post, "/v1/replicate", wanted)
+        assert gate.wait_reached()
+        pod.signal()
+        assert ended_within(pod, WITHIN) == 0
+        assert answer.result().status_code == 503
+
+
+def test_an_idle_long_poll_does_not_outlast_the_drain(site: Site, launch: Launcher, env: Env) -> None:
+    pod = launch.daemon(env(SQS_WAIT_TIME_SECONDS="20", DRAIN_TIMEOUT_SECONDS=str(DRAIN)))
+    eventually(
+        lambda: len([request for request in site.requests if request.action == "ReceiveMessage"]) >= 2,
+        "both wait for messages",
+    )
+    pod.signal()
+    assert ended_within(pod, WITHIN) == 0
 
 
 def test_a_second_signal_ends_at_once(site: Site, launch: Launcher, env: Env) -> None:

@@ -136,6 +136,8 @@ class Pod:
     def __init__(self, workers: int = 2) -> None:
         self.condition: str | None = "working"
         self.cannot_start = False
+        self.may_start = asyncio.Event()
+        self.may_start.set()
         self.processes: list[Scripted] = []
         self.recorder = Recorder()
         self.stop, self.stop_now = asyncio.Event(), asyncio.Event()
@@ -154,6 +156,7 @@ class Pod:
     async def _start(self, number: int) -> WorkerProcess:
         if self.cannot_start:
             raise BlockingIOError(11, "Resource temporarily unavailable")
+        await self.may_start.wait()
         ours, theirs = socket.socketpair()
         process = Scripted(number, next(self._pids), theirs)
         await process.talk(self.condition)
@@ -371,6 +374,21 @@ async def test_a_place_that_is_empty_holds_up_no_drain_and_its_last_end_is_not_t
         pod.processes[1].exit(0)
         assert await draining is True
         assert len(pod.at(1)) == 1
+
+
+async def test_a_process_that_is_being_started_when_the_drain_begins_takes_no_message() -> None:
+    async with working() as pod:
+        pod.may_start.clear()
+        pod.processes[0].exit(KILLED)
+        await after(2)
+        draining = pod.drain()
+        pod.processes[1].exit(0)
+        pod.may_start.set()
+        await until(lambda: len(pod.at(1)) == 2)
+        await after(0.1)
+        assert pod.at(1)[1].orders == ["drain"]
+        pod.at(1)[1].exit(0)
+        assert await draining is True
 
 
 # --- what the probes and the scrape say ---
