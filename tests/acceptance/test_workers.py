@@ -90,6 +90,8 @@ def test_what_is_put_arrives_by_both_and_is_counted_as_by_one(site: Site, launch
     (started,) = pod.lines("started")
     assert (started["workers"], started["concurrency"]) == (2, 8)
     assert "worker" not in started
+    # Two processes write to one stream, and every line is whole.
+    assert [line for line in pod.stderr.splitlines() if not line.startswith('{"timestamp"')] == []
 
 
 def test_the_pod_never_has_more_in_flight_than_concurrency(site: Site, launch: Launcher, env: Env) -> None:
