@@ -200,7 +200,11 @@ def test_no_worker_outlives_its_parent(site: Site, launch: Launcher, env: Env, s
                 os.kill(pid, signal.SIGSTOP)
         pod.process.kill()
         pod.wait()
-        eventually(lambda: not any(map(is_running, workers.values())), "they end", limit=10)
+        try:
+            eventually(lambda: not any(map(is_running, workers.values())), "they end", limit=10)
+        finally:
+            for pid in filter(is_running, workers.values()):
+                os.kill(pid, signal.SIGKILL)
 
 
 async def test_a_worker_waits_for_the_word(alone: Settings, site: Site) -> None:
