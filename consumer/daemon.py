@@ -60,7 +60,10 @@ class State(StrEnum):
 
 
 class Daemon:
-    """Polls one queue. `run` returns after a drain; also what the sidecar asks (`api_port.Service`)."""
+    """Polls one queue. `run` returns after a drain; also what the sidecar asks (`api_port.Service`).
+
+    `watches_queue` is for one of several daemons in a pod: it tells the queue's depth.
+    """
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class Daemon:
         drain_seconds: float,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        watches_queue: bool = True,
     ) -> None:
         self._queue = queue
         self._pipeline = pipeline
@@ -90,6 +94,7 @@ class Daemon:
         self._drain_seconds = drain_seconds
         self._clock = clock
         self._wall_clock = wall_clock
+        self._watches_queue = watches_queue
         self._state = State.STARTING
         self._deliveries: set[asyncio.Task[Any]] = set()
         self._unbegun: set[asyncio.Task[Any]] = set()
@@ -108,7 +113,8 @@ class Daemon:
         async with asyncio.TaskGroup() as group, Supervisor(self._observer, self._clock) as supervisor:
             supervisor.keep("leases", self._leases.run)
             supervisor.keep("gate", self._gate.run)
-            supervisor.keep("queue gauges", partial(watch_queue, self._queue, self._observer))
+            if self._watches_queue:
+                supervisor.keep("queue gauges", partial(watch_queue, self._queue, self._observer))
             supervisor.keep("loop lag", partial(watch_loop, self._observer, self._clock))
             polling = [supervisor.keep("poll", partial(self._poll, number, group)) for number in pollers]
             supervisor.keep("progress", partial(self._watch_progress, polling))

@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
@@ -174,17 +174,20 @@ def configure_logging(
     *,
     stream: TextIO | None = None,
     secrets: Iterable[str] = (),
+    worker: int | None = None,
 ) -> None:
     """Sends every logger's lines to `stream` (the current `sys.stderr`): `rich`, `json`, or `auto`.
 
     `auto` is `rich` on a terminal. `level` holds for this program's loggers; others speak from WARNING up
     unless it is DEBUG, and those that print credentials at DEBUG never do so. None of `secrets` reaches the
-    output. May be called again; the last call holds. Raises KeyError for an unknown level.
+    output. Every line of a worker process carries its number, `worker`. May be called again; the last call holds.
+    Raises KeyError for an unknown level.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
     writer = LineWriter(stream)
     rich = format == "rich" or (format == "auto" and _is_terminal(stream))
     tail = (
+        *(() if worker is None else (_of_worker(worker),)),
         structlog.processors.format_exc_info,
         Redactor(secrets),
         _RichRenderer(stream) if rich else _render_json,
@@ -207,6 +210,14 @@ def configure_logging(
     for name in _NEVER_DEBUG:
         logging.getLogger(name).setLevel(max(root.level, logging.INFO))
     logging.captureWarnings(True)
+
+
+def _of_worker(number: int) -> Callable[[object, str, EventDict], EventDict]:
+    def add(_logger: object, _method: str, event_dict: EventDict) -> EventDict:
+        event_dict["worker"] = number
+        return event_dict
+
+    return add
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

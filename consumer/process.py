@@ -16,6 +16,7 @@ from enum import IntEnum
 from typing import Any, NoReturn, TypeVar
 
 from consumer.errors import ConfigurationError, EndpointError
+from consumer.event_loop import loop_factory
 from consumer.settings import Need, Settings, load_settings
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ def run_daemon() -> NoReturn:
 
     async def daemon() -> int:
         started = asyncio.Event()
-        freezing = asyncio.ensure_future(_collect_from_now_on(started))
+        freezing = asyncio.ensure_future(_collect_once(started))
         try:
             return await App(settings).run(started=started)
         finally:
@@ -52,9 +53,13 @@ def run_daemon() -> NoReturn:
     leave(run(daemon))
 
 
-async def _collect_from_now_on(started: asyncio.Event) -> None:
-    """Looks for garbage once the daemon runs, and only among what is made from then on."""
+async def _collect_once(started: asyncio.Event) -> None:
     await started.wait()
+    start_collecting()
+
+
+def start_collecting() -> None:
+    """Looks for garbage from now on, and only among what is made from now on."""
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -71,17 +76,8 @@ def configure(needs: frozenset[Need], *, quiet: bool = False) -> Settings:
         settings, warnings = load_settings(needs=needs)
     except ConfigurationError as error:
         fail("The configuration cannot work:", error.problems, Exit.CONFIGURATION)
-    secrets = [
-        secret.get_secret_value()
-        for secret in (
-            settings.aws_secret_access_key,
-            settings.aws_session_token,
-            settings.api_token,
-        )
-        if secret is not None
-    ]
     level = "WARNING" if quiet and settings.log_level == "INFO" else settings.log_level
-    configure_logging(level, settings.log_format, secrets=secrets)
+    configure_logging(level, settings.log_format, secrets=settings.secrets())
     for warning in warnings:
         _tell(f"warning: {warning}")
     return settings
@@ -90,13 +86,7 @@ def configure(needs: frozenset[Need], *, quiet: bool = False) -> Settings:
 def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Runs on uvloop's event loop; exits 3 when an endpoint does not answer, 1 on anything unforeseen."""
     try:
-        import uvloop
-
-        factory: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop
-    except ImportError:  # where there is no uvloop, asyncio's own loop does
-        factory = None
-    try:
-        with asyncio.Runner(loop_factory=factory) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(work())
     except* EndpointError as group:
         problems = str(_first(group)).splitlines()

@@ -113,6 +113,13 @@ class Settings(BaseModel):
     )
     concurrency: int = Field(32, ge=1, le=1000, description="Objects in flight, 1 to 1000.")
     memory_budget_mib: int = Field(256, ge=1, description="MiB buffered over all copies together.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that do the work of `run`, 1 to 64: one for each core that the pod may use. They share "
+        "CONCURRENCY and MEMORY_BUDGET_MIB.",
+    )
     retry_base_seconds: Seconds = Field(
         5,
         gt=0,
@@ -174,6 +181,16 @@ class Settings(BaseModel):
             raise ValueError("must be another queue than SQS_QUEUE_URL, or its dead letters would come back")
         return value
 
+    @field_validator("workers")
+    @classmethod
+    def _something_for_each(cls, value: int, info: ValidationInfo) -> int:
+        for name, share in (("concurrency", "a slot"), ("memory_budget_mib", "1 MiB")):
+            if value > info.data.get(name, value):
+                raise ValueError(
+                    f"must be at most {name.upper()}, which is {info.data[name]}: each worker needs {share}"
+                )
+        return value
+
     @field_validator("retry_max_seconds")
     @classmethod
     def _not_below_base(cls, value: float, info: ValidationInfo) -> float:
@@ -204,6 +221,11 @@ class Settings(BaseModel):
     def allowed(self, bucket: str) -> bool:
         """Whether objects of this source bucket may be copied; any when SOURCE_BUCKETS is empty."""
         return not self.source_buckets or bucket in self.source_buckets
+
+    def secrets(self) -> list[str]:
+        """What must be shown nowhere."""
+        found = (self.aws_secret_access_key, self.aws_session_token, self.api_token)
+        return [secret.get_secret_value() for secret in found if secret is not None]
 
     def public(self) -> dict[str, object]:
         """By variable name, fit for a log or JSON: secrets as `set` or `not set`, URLs without user."""

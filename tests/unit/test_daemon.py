@@ -230,6 +230,15 @@ async def test_one_message_s_defect_does_not_stop_the_others(
     assert isinstance(bench.recorder.one(UnexpectedError).error, defect)
 
 
+async def test_of_several_daemons_in_a_pod_one_asks_for_the_depth() -> None:
+    bench = Workbench()
+    bench.daemon._watches_queue = False
+    async with running(bench):
+        await asyncio.sleep(95)
+    assert bench.recorder.of(QueueDepth) == []
+    assert bench.recorder.of(LoopLagged)
+
+
 async def test_the_gauges_go_on_after_a_failure() -> None:
     bench = Workbench()
     bench.queue.fail("depth", DOWN)
