@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
-
-import boto3
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from consumer import __version__
-from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
+from consumer.adapters.aws import AwsCredentials, AwsSession, Endpoints, new_aws_session
 from consumer.adapters.gcs import GcsDestination
 from consumer.adapters.gcs_auth import GoogleToken, NoToken
 from consumer.adapters.http import HttpClient
 from consumer.adapters.s3 import S3Source
 from consumer.adapters.sqs import SqsQueue
+from consumer.adapters.sqs_calls import SqsCalls
+from consumer.adapters.sqs_endpoint import find_sqs_endpoint
 from consumer.admission import MemoryBudget, Slots
-from consumer.api_port import ApiConfig
+from consumer.api_port import ApiConfig, Service
 from consumer.checks import Check, Patience, Status, check_destination, check_queue, check_source
-from consumer.daemon import MOST_POLLERS, Daemon
+from consumer.daemon import Daemon
 from consumer.decide import ForeignRule, MissingRule, Policy
 from consumer.errors import EndpointError
 from consumer.lease import LeaseKeeper
@@ -36,6 +36,11 @@ from consumer.replay import Replays
 from consumer.replicate import Replicator
 from consumer.settings import Settings
 from consumer.settle import RetryPolicy
+
+if TYPE_CHECKING:
+    from consumer.workers import Workers
+
+T = TypeVar("T")
 
 _LAST_ANSWERS_SECONDS: Final = 0.5
 """For the sidecar's last answers; the requests themselves were waited for by the drain."""
@@ -52,7 +57,9 @@ class Engine:
     replicator: Replicator
     slots: Slots
     budget: MemoryBudget
-    aws: boto3.Session
+    http: HttpClient
+    aws: AwsSession
+    credentials: AwsCredentials
 
 
 @asynccontextmanager
@@ -65,10 +72,11 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
         secret.get_secret_value() if secret else None,
         token.get_secret_value() if token else None,
     )
+    credentials = AwsCredentials(aws)
     async with HttpClient() as http:
         source = S3Source(
             http,
-            AwsCredentials(aws),
+            credentials,
             Endpoints(aws, settings.s3_endpoint_url),
             observer,
             region=settings.aws_region,
@@ -98,23 +106,20 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
             key_prefix=settings.gcs_key_prefix,
             bucket_allowed=settings.allowed,
         )
-        yield Engine(source, destination, replicator, Slots(settings.concurrency), budget, aws)
+        slots = Slots(settings.concurrency)
+        yield Engine(source, destination, replicator, slots, budget, http, aws, credentials)
 
 
-def new_queue(settings: Settings, aws: boto3.Session) -> SqsQueue:
+def new_queue(settings: Settings, engine: Engine, observer: Observer) -> SqsQueue:
     """The queue that the settings name."""
-
-    def make_client(config: Any) -> Any:
-        return aws.client("sqs", endpoint_url=settings.sqs_endpoint_url, config=config)
-
     assert settings.sqs_queue_url is not None
+    endpoint = find_sqs_endpoint(settings.aws_region, settings.sqs_endpoint_url, engine.aws.botocore)
     return SqsQueue(
-        make_client,
+        SqsCalls(engine.http, engine.credentials, endpoint, observer),
         settings.sqs_queue_url,
         dlq_url=settings.sqs_dlq_url,
         wait_seconds=settings.sqs_wait_time_seconds,
         visibility_timeout=settings.sqs_visibility_timeout_seconds,
-        pollers=MOST_POLLERS,
     )
 
 
@@ -134,7 +139,7 @@ async def check_all(settings: Settings) -> list[Check]:
     """`consumer check`."""
     telemetry = Telemetry(Metrics(__version__))
     async with open_engine(settings, telemetry) as engine:
-        return await run_checks(settings, engine, new_queue(settings, engine.aws))
+        return await run_checks(settings, engine, new_queue(settings, engine, telemetry))
 
 
 async def replicate_objects(settings: Settings, refs: Sequence[ObjectRef]) -> AsyncIterator[Outcome]:
@@ -183,8 +188,75 @@ class _Tee:
             observer.emit(event)
 
 
+def new_daemon(
+    settings: Settings,
+    metrics: Metrics,
+    observer: Observer,
+    engine: Engine,
+    queue: SqsQueue,
+    *,
+    watches_queue: bool = True,
+) -> Daemon:
+    """The daemon between these stores and this queue; it has not begun."""
+    gate = Gate(engine.source, engine.destination, queue, observer, time.monotonic)
+    clock = asyncio.get_running_loop().time
+    leases = LeaseKeeper(queue, observer, clock)
+    pipeline = Pipeline(
+        queue,
+        engine.replicator,
+        leases,
+        engine.slots,
+        gate,
+        observer,
+        retry_policy=RetryPolicy(
+            settings.retry_base_seconds,
+            settings.retry_max_seconds,
+            settings.max_receive_count,
+            settings.retry_min_age_seconds,
+        ),
+        clock=clock,
+        wall_clock=time.time,
+    )
+    metrics.watch(messages_in_flight=lambda: pipeline.in_flight, buffer_bytes=lambda: engine.budget.used)
+    return Daemon(
+        queue,
+        pipeline,
+        Replays(engine.replicator, engine.slots, gate, observer, origin="http"),
+        leases,
+        gate,
+        engine.slots,
+        observer,
+        render_metrics=metrics.render,
+        bucket_allowed=settings.allowed,
+        drain_seconds=settings.drain_timeout_seconds,
+        clock=clock,
+        wall_clock=time.time,
+        watches_queue=watches_queue,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a worker process runs."""
+
+    daemon: Daemon
+    metrics: Metrics
+    observer: Observer
+
+
+@asynccontextmanager
+async def open_worker(settings: Settings, *, watches_queue: bool) -> AsyncIterator[Worker]:
+    """A daemon that nobody has checked the endpoints for, and that has no sidecar: its parent has done both."""
+    metrics = Metrics(__version__)
+    telemetry = Telemetry(metrics)
+    async with open_engine(settings, telemetry) as engine:
+        queue = new_queue(settings, engine, telemetry)
+        daemon = new_daemon(settings, metrics, telemetry, engine, queue, watches_queue=watches_queue)
+        yield Worker(daemon, metrics, telemetry)
+
+
 class App:
-    """One daemon with its sidecar. `run` returns the exit code.
+    """One pod: a daemon, or several worker processes, and the sidecar. `run` returns the exit code.
 
     `watcher` hears every event besides the log and the metrics. `api_port` is the bound port, once it serves.
     """
@@ -214,19 +286,31 @@ class App:
             loop.add_signal_handler(number, self.stop)
         async with AsyncExitStack() as stack:
             engine = await stack.enter_async_context(open_engine(settings, self._observer))
-            queue = new_queue(settings, engine.aws)
-            daemon = self._daemon(engine, queue)
-            await self._serve(stack, daemon)
+            queue = new_queue(settings, engine, self._observer)
+            service = await self._service(stack, engine, queue)
+            await self._serve(stack, service)
             if not await self._start_up(engine, queue):
                 return 0
+            if not isinstance(service, Daemon):
+                await self._unless_stopped(service.begin())
             self._telemetry.started(settings.public())
             if started is not None:
                 started.set()
-            clean = await daemon.run(self._stop, self._stop_now)
+            clean = await service.run(self._stop, self._stop_now)
             self._telemetry.stopping("drained" if clean else "stopped before everything was done")
             return 0 if clean else 1
 
-    async def _serve(self, stack: AsyncExitStack, daemon: Daemon) -> None:
+    async def _service(self, stack: AsyncExitStack, engine: Engine, queue: SqsQueue) -> Daemon | Workers:
+        settings = self._settings
+        if settings.workers == 1:
+            return new_daemon(settings, self._metrics, self._observer, engine, queue)
+        from consumer.merge_metrics import PodMetrics
+        from consumer.workers import Workers
+
+        metrics, clock = PodMetrics(self._metrics.registry), asyncio.get_running_loop().time
+        return await stack.enter_async_context(Workers(settings, self._observer, metrics, clock))
+
+    async def _serve(self, stack: AsyncExitStack, service: Service) -> None:
         # Imported here: nothing else needs the web framework.
         from consumer.api import build_api
         from consumer.api_server import Sidecar
@@ -240,7 +324,7 @@ class App:
             version=__version__,
         )
         sidecar = Sidecar(
-            build_api(daemon, config=config, observer=self._observer),
+            build_api(service, config=config, observer=self._observer),
             host=settings.api_host,
             port=settings.api_port,
             grace_seconds=_LAST_ANSWERS_SECONDS,
@@ -251,58 +335,23 @@ class App:
 
     async def _start_up(self, engine: Engine, queue: SqsQueue) -> bool:
         """Whether the daemon may start; False when it was asked to stop meanwhile."""
-        checking = asyncio.ensure_future(run_checks(self._settings, engine, queue))
-        stopping = asyncio.ensure_future(self._stop.wait())
-        try:
-            await asyncio.wait({checking, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not checking.done():
-                return False
-            checks = checking.result()
-        finally:
-            for task in (checking, stopping):
-                task.cancel()
-            with suppress(asyncio.CancelledError):
-                await checking
+        checks = await self._unless_stopped(run_checks(self._settings, engine, queue))
+        if checks is None:
+            return False
         for check in checks:
             self._telemetry.checked(check.name, check.target, check.status, check.detail, check.hint)
         raise_failed(checks)
         return True
 
-    def _daemon(self, engine: Engine, queue: SqsQueue) -> Daemon:
-        settings, observer = self._settings, self._observer
-        gate = Gate(engine.source, engine.destination, queue, observer, time.monotonic)
-        clock = asyncio.get_running_loop().time
-        leases = LeaseKeeper(queue, observer, clock)
-        pipeline = Pipeline(
-            queue,
-            engine.replicator,
-            leases,
-            engine.slots,
-            gate,
-            observer,
-            retry_policy=RetryPolicy(
-                settings.retry_base_seconds,
-                settings.retry_max_seconds,
-                settings.max_receive_count,
-                settings.retry_min_age_seconds,
-            ),
-            clock=clock,
-            wall_clock=time.time,
-        )
-        self._metrics.watch(
-            messages_in_flight=lambda: pipeline.in_flight, buffer_bytes=lambda: engine.budget.used
-        )
-        return Daemon(
-            queue,
-            pipeline,
-            Replays(engine.replicator, engine.slots, gate, observer, origin="http"),
-            leases,
-            gate,
-            engine.slots,
-            observer,
-            render_metrics=self._metrics.render,
-            bucket_allowed=settings.allowed,
-            drain_seconds=settings.drain_timeout_seconds,
-            clock=clock,
-            wall_clock=time.time,
-        )
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What the work gives; None, and no more work, when the daemon is asked to stop meanwhile."""
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else None
+        finally:
+            for task in (working, stopping):
+                task.cancel()
+            with suppress(asyncio.CancelledError):
+                await working

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from enum import IntEnum
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer import __version__
-from consumer.errors import ConfigurationError, EndpointError
+from consumer import __version__, process
 from consumer.model import ObjectRef, Outcome, Result
 from consumer.names import is_bucket_name
-from consumer.settings import Need, Settings, load_settings
+from consumer.process import Exit
+from consumer.settings import Need
 
 if TYPE_CHECKING:
     from consumer.checks import Check
-
-T = TypeVar("T")
 
 app = typer.Typer(
     help="Replicates S3 objects to Google Cloud Storage, each one verified before it becomes visible.",
@@ -30,15 +22,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-class Exit(IntEnum):
-    """The exit codes of every command."""
-
-    OK = 0
-    FAILED = 1
-    CONFIGURATION = 2
-    UNREACHABLE = 3
 
 
 def _version(wanted: bool) -> None:
@@ -59,17 +42,7 @@ def _options(
 @app.command()
 def run() -> None:
     """The daemon: polls the queue, replicates, and serves the sidecar API until SIGTERM."""
-    # Until the loop has handlers of its own there is nothing to drain.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(Exit.OK))
-    from consumer.app import App
-
-    settings = _configure(frozenset({Need.QUEUE}))
-
-    async def daemon() -> int:
-        return await App(settings).run()
-
-    _leave(_run(daemon))
+    process.run_daemon()
 
 
 @app.command()
@@ -78,11 +51,11 @@ def check() -> None:
     from consumer.app import check_all
     from consumer.checks import Status
 
-    settings = _configure(frozenset({Need.QUEUE}), quiet=True)
-    checks = _run(lambda: check_all(settings))
+    settings = process.configure(frozenset({Need.QUEUE}), quiet=True)
+    checks = process.run(lambda: check_all(settings))
     _print_checks(checks)
     failed = any(found.status is Status.FAILED for found in checks)
-    _leave(Exit.UNREACHABLE if failed else Exit.OK)
+    process.leave(Exit.UNREACHABLE if failed else Exit.OK)
 
 
 @app.command()
@@ -93,7 +66,7 @@ def replicate(
     from consumer.app import replicate_objects
 
     refs = [_parse_uri(uri) for uri in uris]
-    settings = _configure(frozenset(), quiet=True)
+    settings = process.configure(frozenset(), quiet=True)
 
     async def copy() -> Exit:
         worst = Exit.OK
@@ -104,7 +77,7 @@ def replicate(
                 worst = Exit.FAILED
         return worst
 
-    _leave(_run(copy))
+    process.leave(process.run(copy))
 
 
 @app.command()
@@ -120,84 +93,7 @@ def sandbox(
     """Embedded S3, SQS and GCS emulators with the daemon on them: watch objects arrive, without an account."""
     from consumer.sandbox import run_sandbox
 
-    _leave(run_sandbox(objects=objects, leave=leave))
-
-
-def main() -> None:
-    """The console script."""
-    app(prog_name="consumer")
-
-
-# --- what the commands share ---------------------------------------------------------------------------------
-
-
-def _configure(needs: frozenset[Need], *, quiet: bool = False) -> Settings:
-    """The settings, with logging set up; exits 2 naming every problem.
-
-    `quiet` is for commands that print what they found themselves: they log warnings and worse, or all at DEBUG.
-    """
-    from consumer.logs import configure_logging
-
-    try:
-        settings, warnings = load_settings(needs=needs)
-    except ConfigurationError as error:
-        _fail("The configuration cannot work:", error.problems, Exit.CONFIGURATION)
-    secrets = [
-        secret.get_secret_value()
-        for secret in (
-            settings.aws_secret_access_key,
-            settings.aws_session_token,
-            settings.api_token,
-        )
-        if secret is not None
-    ]
-    level = "WARNING" if quiet and settings.log_level == "INFO" else settings.log_level
-    configure_logging(level, settings.log_format, secrets=secrets)
-    for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    return settings
-
-
-def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Runs on uvloop's event loop; exits 3 when an endpoint does not answer, 1 on anything unforeseen."""
-    try:
-        import uvloop
-
-        factory: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop
-    except ImportError:  # where there is no uvloop, asyncio's own loop does
-        factory = None
-    try:
-        with asyncio.Runner(loop_factory=factory) as runner:
-            return runner.run(work())
-    except* EndpointError as group:
-        problems = str(_first(group)).splitlines()
-        _fail("An endpoint does not answer as it must:", problems, Exit.UNREACHABLE)
-    except* OSError as group:
-        _fail("Cannot start:", [str(_first(group))], Exit.FAILED)
-    raise AssertionError("unreachable")
-
-
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _fail(heading: str, problems: Sequence[str], code: Exit) -> NoReturn:
-    typer.echo(heading, err=True)
-    for problem in problems:
-        typer.echo(f"  - {problem}", err=True)
-    _leave(code)
-
-
-def _leave(code: int) -> NoReturn:
-    """Exits. A long poll's thread cannot be stopped and would keep the process for up to 20 s more."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
-        os._exit(code)
-    raise SystemExit(int(code))
+    process.leave(run_sandbox(objects=objects, leave=leave))
 
 
 def _parse_uri(uri: str) -> ObjectRef:

@@ -38,12 +38,14 @@ from consumer.supervise import Part, Supervisor
 
 RECEIVE_MOST: Final = 10
 MOST_POLLERS: Final = 4
-_GATHER_SECONDS: Final = 0.05
-"""How long a poller waits for more free slots than one, so that a busy daemon does not receive one by one."""
+_GATHER_SECONDS: Final = 0.005
+_GATHER_LOOKS: Final = 10
+"""How often, and how far apart, a poller looks for more free slots than the first, so that a busy daemon does not
+receive one by one."""
 _LONGEST_RECEIVE_WAIT: Final = 30.0
 GIVE_UP_SECONDS: Final = 72.0
-"""Above what a receive can take by its own rules: two attempts, each 5 s to connect and 30 s to answer, and a second
-between them. One that takes longer than this never ends."""
+"""Above what a receive can take by its own rules: 10 s to connect and 30 s to answer, and as long once more when its
+credentials were refused, which SQS does at once. One that takes longer than this never ends."""
 STALLED_AFTER_SECONDS: Final = 95.0
 """What is given up is tried again at once, and an idle queue answers after 20 s: a hang that this mends is no stall."""
 _PROGRESS_SECONDS: Final = 5.0
@@ -58,7 +60,10 @@ class State(StrEnum):
 
 
 class Daemon:
-    """Polls one queue. `run` returns after a drain; also what the sidecar asks (`api_port.Service`)."""
+    """Polls one queue. `run` returns after a drain; also what the sidecar asks (`api_port.Service`).
+
+    `watches_queue` is for one of several daemons in a pod: it tells the queue's depth.
+    """
 
     def __init__(
         self,
@@ -75,6 +80,7 @@ class Daemon:
         drain_seconds: float,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        watches_queue: bool = True,
     ) -> None:
         self._queue = queue
         self._pipeline = pipeline
@@ -88,12 +94,14 @@ class Daemon:
         self._drain_seconds = drain_seconds
         self._clock = clock
         self._wall_clock = wall_clock
+        self._watches_queue = watches_queue
         self._state = State.STARTING
         self._deliveries: set[asyncio.Task[Any]] = set()
         self._unbegun: set[asyncio.Task[Any]] = set()
         self._requests: set[asyncio.Task[Any]] = set()
         self._progress_at = 0.0
         self._busy = asyncio.Event()
+        self._gathering = asyncio.Lock()
 
     # --- running ------------------------------------------------------------------------------------------------
 
@@ -105,7 +113,8 @@ class Daemon:
         async with asyncio.TaskGroup() as group, Supervisor(self._observer, self._clock) as supervisor:
             supervisor.keep("leases", self._leases.run)
             supervisor.keep("gate", self._gate.run)
-            supervisor.keep("queue gauges", partial(watch_queue, self._queue, self._observer))
+            if self._watches_queue:
+                supervisor.keep("queue gauges", partial(watch_queue, self._queue, self._observer))
             supervisor.keep("loop lag", partial(watch_loop, self._observer, self._clock))
             polling = [supervisor.keep("poll", partial(self._poll, number, group)) for number in pollers]
             supervisor.keep("progress", partial(self._watch_progress, polling))
@@ -181,12 +190,8 @@ class Daemon:
                 await self._back_off(Failure.of(error), failures)
 
     async def _receive(self, group: asyncio.TaskGroup) -> None:
-        wanted = min(RECEIVE_MOST, self._slots.capacity)
-        reserved = await self._slots.reserve(wanted)
+        reserved = await self._gather()
         try:
-            if reserved < wanted:
-                await asyncio.sleep(_GATHER_SECONDS)
-                reserved += self._slots.reserve_more(wanted - reserved)
             if not self._gate.is_open():
                 return
             deliveries = await self._answer(reserved)
@@ -201,6 +206,26 @@ class Daemon:
             self._busy.clear()
         elif not reserved:
             self._busy.set()
+
+    async def _gather(self) -> int:
+        """Reserves slots for one receive: ten, or half of all there are; or what comes free in a moment.
+
+        One poller at a time: several would share what comes free, and each ask for little.
+        """
+        wanted = min(RECEIVE_MOST, self._slots.capacity)
+        enough = min(wanted, (self._slots.capacity + 1) // 2)
+        async with self._gathering:
+            reserved = await self._slots.reserve(wanted)
+            try:
+                for _ in range(_GATHER_LOOKS):
+                    if reserved >= enough:
+                        break
+                    await asyncio.sleep(_GATHER_SECONDS)
+                    reserved += self._slots.reserve_more(wanted - reserved)
+            except BaseException:
+                self._slots.unreserve(reserved)
+                raise
+        return reserved
 
     async def _answer(self, most: int) -> list[Delivery]:
         """What a receive brings; nothing when it hangs: what it may still bring is released when it does."""

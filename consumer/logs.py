@@ -13,14 +13,11 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
-import structlog
-from rich.console import Console
-from rich.text import Text
-
+from consumer.lean_structlog import structlog
 from consumer.redact import EventDict, Redactor
 
 # Their DEBUG lines hold signed URLs, tokens and Authorization headers.
@@ -51,6 +48,11 @@ class _RichRenderer:
     }
 
     def __init__(self, stream: TextIO | None) -> None:
+        # Here alone: a daemon that writes JSON needs no Rich, which takes 9 MiB.
+        from rich.console import Console
+        from rich.text import Text
+
+        self._text = Text
         colours = None if os.environ.get("NO_COLOR") else Console(file=stream, stderr=True).color_system
         # Renders into nothing: on the stream itself Rich would write besides our writer, and leave the program by
         # SystemExit when the pipe is broken.
@@ -65,7 +67,7 @@ class _RichRenderer:
     def __call__(self, _logger: object, _method: str, event_dict: EventDict) -> str:
         level = str(event_dict.pop("level", "info"))
         style = self._STYLES.get(level, "")
-        line = Text(_clock(str(event_dict.pop("timestamp", ""))), style="dim")
+        line = self._text(_clock(str(event_dict.pop("timestamp", ""))), style="dim")
         line.append(f" {level.upper():<8} ", style=f"not dim {style}")
         line.append(f"{_escaped(str(event_dict.pop('event', ''))):<28}", style="not dim bold")
         name = str(event_dict.pop("logger", ""))
@@ -172,17 +174,20 @@ def configure_logging(
     *,
     stream: TextIO | None = None,
     secrets: Iterable[str] = (),
+    worker: int | None = None,
 ) -> None:
     """Sends every logger's lines to `stream` (the current `sys.stderr`): `rich`, `json`, or `auto`.
 
     `auto` is `rich` on a terminal. `level` holds for this program's loggers; others speak from WARNING up
     unless it is DEBUG, and those that print credentials at DEBUG never do so. None of `secrets` reaches the
-    output. May be called again; the last call holds. Raises KeyError for an unknown level.
+    output. Every line of a worker process carries its number, `worker`. May be called again; the last call holds.
+    Raises KeyError for an unknown level.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
     writer = LineWriter(stream)
     rich = format == "rich" or (format == "auto" and _is_terminal(stream))
     tail = (
+        *(() if worker is None else (_of_worker(worker),)),
         structlog.processors.format_exc_info,
         Redactor(secrets),
         _RichRenderer(stream) if rich else _render_json,
@@ -205,6 +210,14 @@ def configure_logging(
     for name in _NEVER_DEBUG:
         logging.getLogger(name).setLevel(max(root.level, logging.INFO))
     logging.captureWarnings(True)
+
+
+def _of_worker(number: int) -> Callable[[object, str, EventDict], EventDict]:
+    def add(_logger: object, _method: str, event_dict: EventDict) -> EventDict:
+        event_dict["worker"] = number
+        return event_dict
+
+    return add
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

@@ -340,6 +340,24 @@ class UnexpectedError:
     error: BaseException
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerStarted:
+    """A worker process takes messages now. `number` is its place, which the next one takes when it has ended."""
+
+    number: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnded:
+    """A worker process ended that was not asked to, or was ended because it hung; another is started in its place."""
+
+    number: int
+    pid: int
+    how: str
+    restart_in: float
+
+
 Event = (
     MessagesReceived
     | PollCompleted
@@ -356,4 +374,6 @@ Event = (
     | QueueDepth
     | LoopLagged
     | UnexpectedError
+    | WorkerStarted
+    | WorkerEnded
 )

@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import structlog
 from prometheus_client import Counter
 
 from consumer.errors import Kind, Reason, kind_of
 from consumer.hints import HINTS
+from consumer.lean_structlog import structlog
 from consumer.metrics import Metrics
 from consumer.model import (
     Delivery,
@@ -42,6 +42,8 @@ from consumer.model import (
     SettleFailed,
     Settlement,
     UnexpectedError,
+    WorkerEnded,
+    WorkerStarted,
 )
 
 _SUCCESSES: Final = frozenset({Result.COPIED, Result.ALREADY_REPLICATED, Result.ADOPTED, Result.DELETED})
@@ -92,6 +94,8 @@ class Telemetry:
             QueueDepth: self._queue_depth,
             LoopLagged: self._loop_lagged,
             UnexpectedError: self._unexpected_error,
+            WorkerStarted: self._worker_started,
+            WorkerEnded: self._worker_ended,
         }
 
     def emit(self, event: Event, /) -> None:
@@ -259,6 +263,20 @@ class Telemetry:
             where=event.where,
             error=f"{type(event.error).__name__}: {event.error}",
             exc_info=event.error,
+        )
+
+    def _worker_started(self, event: WorkerStarted) -> None:
+        self._log.info("worker started", worker=event.number, pid=event.pid)
+
+    def _worker_ended(self, event: WorkerEnded) -> None:
+        self._metrics.unexpected_errors.labels("worker").inc()
+        self._log.error(
+            "worker ended",
+            worker=event.number,
+            pid=event.pid,
+            error=event.how,
+            restart_in_seconds=event.restart_in,
+            hint="what it held comes again by its visibility timeout; when frequent look at its memory",
         )
 
     def listening(self, host: str, port: int) -> None:

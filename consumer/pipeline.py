@@ -34,6 +34,8 @@ from consumer.settle import Ack, DeadLetter, Retry, RetryPolicy, Verdict, settle
 
 SHORT_PAUSE_SECONDS: Final = 60.0
 """How long a held message waits for a pause to end before it goes back to the queue."""
+_SETTLING_PER_SLOT: Final = 4
+"""How many messages for each slot may be settled beyond the slots: a queue whose deletes hang must not gather more."""
 _LAST_CALL_SECONDS: Final = 2.0
 """How long the queue has to answer when everything is to stop: what it does not settle comes again."""
 
@@ -66,6 +68,8 @@ class Pipeline:
         self._wall_clock = wall_clock
         self._random = random
         self._waiting: set[asyncio.Task[None]] = set()
+        self._settling = 0
+        self._most_settling = _SETTLING_PER_SLOT * slots.capacity
         self.in_flight = 0
 
     async def handle(self, delivery: Delivery) -> None:
@@ -95,7 +99,15 @@ class Pipeline:
                 await finish(self._release(delivery), seconds=_LAST_CALL_SECONDS)
                 raise
             lease.settling = True
-            await finish(self._carry_out(lease, verdict, records), seconds=_LAST_CALL_SECONDS)
+            if self._settling < self._most_settling:
+                # The object's work is done; its message waits for others to be deleted with, the next one need not.
+                started = False
+                self._slots.release_used()
+            self._settling += 1
+            try:
+                await finish(self._carry_out(lease, verdict, records), seconds=_LAST_CALL_SECONDS)
+            finally:
+                self._settling -= 1
         finally:
             self._leases.drop(lease)
             self.in_flight -= 1

@@ -12,8 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from consumer.env_files import read_layers
 from consumer.errors import ConfigurationError
@@ -42,17 +41,18 @@ if TYPE_CHECKING:
     from pydantic import ValidationInfo
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Everything that can be configured, valid as a whole; immutable. Its repr and `public()` show no secret.
 
     Arguments may be given by field name or by variable name. Raises pydantic's ValidationError.
     """
 
-    model_config = SettingsConfigDict(
+    model_config = ConfigDict(
         alias_generator=str.upper,
         populate_by_name=True,
         extra="forbid",
         frozen=True,
+        validate_default=True,
         hide_input_in_errors=True,
     )
 
@@ -113,6 +113,13 @@ class Settings(BaseSettings):
     )
     concurrency: int = Field(32, ge=1, le=1000, description="Objects in flight, 1 to 1000.")
     memory_budget_mib: int = Field(256, ge=1, description="MiB buffered over all copies together.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that do the work of `run`, 1 to 64: one for each core that the pod may use. They share "
+        "CONCURRENCY and MEMORY_BUDGET_MIB.",
+    )
     retry_base_seconds: Seconds = Field(
         5,
         gt=0,
@@ -154,17 +161,6 @@ class Settings(BaseSettings):
         "auto", description="`auto` is Rich on a terminal, JSON lines otherwise; `rich`; `json`."
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        *_unused: PydanticBaseSettingsSource,
-        **_more: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # The library's own sources tell neither lines nor duplicates, so load_settings reads the layers.
-        return (init_settings,)
-
     # A rule between two variables sits on the later one; info.data holds the earlier unless invalid.
 
     @field_validator("aws_secret_access_key", "aws_session_token")
@@ -183,6 +179,16 @@ class Settings(BaseSettings):
         queue = info.data.get("sqs_queue_url")
         if value and queue and value.rstrip("/") == queue.rstrip("/"):
             raise ValueError("must be another queue than SQS_QUEUE_URL, or its dead letters would come back")
+        return value
+
+    @field_validator("workers")
+    @classmethod
+    def _something_for_each(cls, value: int, info: ValidationInfo) -> int:
+        for name, share in (("concurrency", "a slot"), ("memory_budget_mib", "1 MiB")):
+            if value > info.data.get(name, value):
+                raise ValueError(
+                    f"must be at most {name.upper()}, which is {info.data[name]}: each worker needs {share}"
+                )
         return value
 
     @field_validator("retry_max_seconds")
@@ -215,6 +221,11 @@ class Settings(BaseSettings):
     def allowed(self, bucket: str) -> bool:
         """Whether objects of this source bucket may be copied; any when SOURCE_BUCKETS is empty."""
         return not self.source_buckets or bucket in self.source_buckets
+
+    def secrets(self) -> list[str]:
+        """What must be shown nowhere."""
+        found = (self.aws_secret_access_key, self.aws_session_token, self.api_token)
+        return [secret.get_secret_value() for secret in found if secret is not None]
 
     def public(self) -> dict[str, object]:
         """By variable name, fit for a log or JSON: secrets as `set` or `not set`, URLs without user."""

@@ -1,28 +1,47 @@
-"""What boto3 gives us: sessions, credentials with their refresh, and where each bucket's endpoint is."""
+"""AWS sessions: credentials with their refresh, by botocore's standard chain, and where each bucket is.
+
+botocore is imported where the chain is asked and nowhere else: it and its data take as much memory as all the rest of
+the daemon, and a daemon that was given its credentials needs none of it.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import math
-import threading
 import time
-from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import boto3
-import botocore.exceptions
-from botocore.awsrequest import AWSResponse
-from botocore.compat import HTTPHeaders
-
-from consumer.adapters.sigv4 import AwsKeys, quote_key
+from consumer.adapters.renewal import Renewal
+from consumer.adapters.s3_addressing import Addressing, partition_of
+from consumer.adapters.sigv4 import AwsKeys
 from consumer.errors import Reason, ReplicatorError
 
 _RECHECK_SECONDS: Final = 30.0
-_MOST_REGIONS: Final = 64
-"""More than there are. Regions come from outside, and a client for each costs megabytes."""
-_DIRECTORY_BUCKETS: Final = ("--x-s3", "--xa-s3")
-"""S3 Express One Zone: a session protocol of its own, and hosts of its own even at a custom endpoint."""
+
+
+class AwsSession:
+    """A home region, and credentials: those given, or what the standard chain finds (IRSA, Pod Identity, profiles…).
+
+    Given ones are handed over explicitly, because botocore does not read `.env` files.
+    """
+
+    def __init__(self, region: str, given: AwsKeys | None = None) -> None:
+        self.region_name = region
+        self.given = given
+
+    def find_credentials(self) -> Any:
+        """What botocore's chain finds, refreshing itself from then on; None when there is nothing. May block."""
+        return self.botocore().get_credentials()
+
+    @cache  # noqa: B019 - there is one session, and it lives as long as the process
+    def botocore(self) -> Any:
+        """botocore's own session, one for all that is asked of it: its data is what takes memory."""
+        from botocore.session import Session
+
+        session = Session()
+        session.set_config_variable("region", self.region_name)
+        return session
 
 
 def new_aws_session(
@@ -30,43 +49,40 @@ def new_aws_session(
     access_key: str | None = None,
     secret_key: str | None = None,
     token: str | None = None,
-) -> boto3.Session:
-    """A session with these credentials, or with the standard chain (IRSA, Pod Identity, profiles…) when none are given.
-
-    They are handed over explicitly, because botocore does not read `.env` files.
-    """
-    return boto3.Session(
-        aws_access_key_id=access_key,
-        aws_secret_access_key=secret_key,
-        aws_session_token=token,
-        region_name=region,
-    )
+) -> AwsSession:
+    """A session with these credentials, or with the standard chain when none are given."""
+    given = AwsKeys(access_key, secret_key, token) if access_key and secret_key else None
+    return AwsSession(region, given)
 
 
 class AwsCredentials:
     """The session's credentials for our own signer. Refreshing may call a remote service, so it runs in a thread."""
 
-    def __init__(self, session: boto3.Session) -> None:
+    def __init__(self, session: AwsSession) -> None:
         self._session = session
         self._source: Any = None
-        self._keys: AwsKeys | None = None
-        self._checked = -math.inf
-        self._lock = asyncio.Lock()
+        self._keys = session.given
+        self._look_again_at = math.inf  # given ones never change
+        self._renewal = Renewal(self._load)
 
     async def keys(self) -> AwsKeys:
-        """Valid credentials; raises `credentials` when there are none."""
-        if self._keys is not None and time.monotonic() - self._checked < _RECHECK_SECONDS:
-            return self._keys
-        async with self._lock:
-            if self._keys is None or time.monotonic() - self._checked >= _RECHECK_SECONDS:
-                self._keys = await asyncio.to_thread(self._load)
-                self._checked = time.monotonic()
-            return self._keys
+        """Valid credentials; raises `credentials` when there are none.
+
+        Nobody waits for other ones while these are good: botocore begins to renew 15 minutes before they expire.
+        """
+        if self._keys is None:
+            return await self._renewal.now()
+        if time.monotonic() >= self._look_again_at:
+            self._renewal.soon()
+        return self._keys
 
     async def renew(self) -> bool:
         """Looks again, the other side having refused these credentials; whether there are other ones now."""
-        refused, self._checked = self._keys, -math.inf
-        return await self.keys() != refused
+        if self._session.given is not None:
+            return False
+        refused = self._keys
+        # The first may have been under way since before the refusal.
+        return await self._renewal.now() != refused or await self._renewal.now() != refused
 
     def _load(self) -> AwsKeys:
         hint = (
@@ -75,37 +91,38 @@ class AwsCredentials:
         )
         try:
             # botocore refreshes in here, well before the expiry.
-            self._source = self._source or self._session.get_credentials()
+            self._source = self._source or self._session.find_credentials()
             frozen = self._source.get_frozen_credentials() if self._source else None
-        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, RuntimeError) as error:
-            # A role that STS refuses is a ClientError, and a refresh that brought nothing new a RuntimeError.
+        except Exception as error:
+            # Sources raise far more than botocore's own errors: ClientError when STS refuses a role,
+            # ResponseParserError for an answer of a proxy, OSError without the token file, RuntimeError…
             raise ReplicatorError(
                 Reason.CREDENTIALS, f"cannot load AWS credentials ({type(error).__name__})", hint=hint
             ) from error
         if frozen is None or not frozen.access_key or not frozen.secret_key:
             raise ReplicatorError(Reason.CREDENTIALS, "no AWS credentials found", hint=hint)
-        return AwsKeys(frozen.access_key, frozen.secret_key, frozen.token)
+        self._look_again_at = time.monotonic() + _RECHECK_SECONDS
+        self._keys = AwsKeys(frozen.access_key, frozen.secret_key, frozen.token)
+        return self._keys
 
 
 class BucketEndpoint:
     """Where the objects of one bucket are: `origin` (scheme and host), `path` before the key, the `host` to sign."""
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self.origin = f"{parts.scheme}://{parts.netloc}"
         self.host = parts.netloc
-        self.path = parts.path.removesuffix(quote_key(key))
+        self.path = parts.path
 
 
 class Endpoints:
     """Resolves bucket endpoints as botocore does (addressing style, dual-stack, FIPS, custom endpoints), once each."""
 
-    def __init__(self, session: boto3.Session, endpoint_url: str | None) -> None:
-        self._session = session
+    def __init__(self, session: AwsSession, endpoint_url: str | None) -> None:
         self._endpoint_url = endpoint_url
-        self._home = str(session.region_name)
-        self._clients: dict[str, Any] = {}
-        self._building = threading.Lock()  # a session cannot build two clients at once
+        self._home = session.region_name
+        self._addressing: Addressing | None = None
         self._known: dict[tuple[str, str], BucketEndpoint] = {}
 
     def find(self, bucket: str, region: str) -> BucketEndpoint | None:
@@ -113,56 +130,19 @@ class Endpoints:
         return self._known.get((bucket, region))
 
     async def resolve(self, bucket: str, region: str) -> BucketEndpoint:
-        """The endpoint; the first look at a region builds a client, so it runs in a thread."""
-        endpoint = await asyncio.to_thread(self._resolve, bucket, region)
+        """The endpoint. Raises `refused` for a bucket that cannot be addressed; the text says why."""
+        try:
+            # Read at the first look rather than at once: a mistake in the config file is then told by a start-up check.
+            self._addressing = self._addressing or Addressing.configured(self._endpoint_url)
+            url = self._addressing.bucket_url(bucket, region)
+            if not self._addressing.endpoint_url and partition_of(region)[0] != partition_of(self._home)[0]:
+                # Its hosts are under another name, and our credentials mean nothing there.
+                raise ValueError(f"the region {region} is not in the partition of {self._home}")
+        except ValueError as error:
+            why = f"{bucket!r} cannot be addressed: {error}"
+            raise ReplicatorError(Reason.REFUSED, why, operation="s3:GetObject") from error
+        endpoint = BucketEndpoint(url)
         if len(self._known) > 10_000:
             self._known.clear()
         self._known[bucket, region] = endpoint
         return endpoint
-
-    def _resolve(self, bucket: str, region: str) -> BucketEndpoint:
-        if bucket.endswith(_DIRECTORY_BUCKETS):
-            raise _unaddressable(bucket, "directory buckets (S3 Express One Zone) are not supported")
-        if self._endpoint_url is None and self._partition(region) != self._partition(self._home):
-            # Its hosts are under another name, and our credentials mean nothing there.
-            raise _unaddressable(bucket, f"the region {region} is not in the partition of {self._home}")
-        try:
-            answer = self._client(region).head_object(Bucket=bucket, Key="key")
-        except (botocore.exceptions.BotoCoreError, ValueError) as error:
-            raise _unaddressable(bucket, str(error)) from error
-        return BucketEndpoint(answer["Url"], "key")
-
-    def _partition(self, region: str) -> str:
-        """`aws`, `aws-cn`…; like botocore, `aws` for a region that it does not know."""
-        try:
-            return str(self._session.get_partition_for_region(region))
-        except botocore.exceptions.UnknownRegionError:
-            return "aws"
-
-    def _client(self, region: str) -> Any:
-        with self._building:
-            client = self._clients.get(region)
-            if client is None:
-                if len(self._clients) >= _MOST_REGIONS:
-                    self._clients.clear()
-                client = self._clients[region] = self._session.client(
-                    "s3",
-                    region_name=region,
-                    endpoint_url=self._endpoint_url,
-                    aws_access_key_id="unused",
-                    aws_secret_access_key="unused",  # noqa: S106 - never sent
-                )
-                client.meta.events.register("before-call.s3.HeadObject", _answer_with_the_url)
-            return client
-
-
-def _unaddressable(bucket: str, why: str) -> ReplicatorError:
-    return ReplicatorError(Reason.REFUSED, f"{bucket!r} cannot be addressed: {why}", operation="s3:GetObject")
-
-
-def _answer_with_the_url(params: Mapping[str, Any], **_: Any) -> Any:
-    """Answers instead of S3, as botocore's own stubber does: its endpoint rules ran, and nothing is sent.
-
-    Presigning would be the other public way to those rules, but it takes the global endpoint for every region.
-    """
-    return AWSResponse(params["url"], 200, HTTPHeaders(), None), {"Url": params["url"]}

@@ -164,10 +164,14 @@ class S3Source:
 
     async def _with_valid_keys(self, call: Callable[[], Awaitable[T]]) -> T:
         """Asks once more when credentials were refused and there are other ones by now: a session has expired."""
+        refused = await self._credentials.keys()
         try:
             return await call()
         except ReplicatorError as error:
-            if error.reason is not Reason.CREDENTIALS or not await self._credentials.renew():
+            if error.reason is not Reason.CREDENTIALS:
+                raise
+            # Another copy may have found newer ones meanwhile; else they are looked for here.
+            if await self._credentials.keys() == refused and not await self._credentials.renew():
                 raise
         return await call()
 

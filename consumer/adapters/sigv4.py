@@ -1,4 +1,4 @@
-"""AWS Signature Version 4 for S3 requests without a body, with the signing key cached for its day.
+"""AWS Signature Version 4 for requests whose body, if any, is at hand, with the signing key cached for its day.
 
 Held against botocore's own signer by a property test. Written out because signing is most of the CPU that a small
 object costs beside the kernel's; the credentials themselves, their sources and their refresh, stay botocore's.
@@ -49,14 +49,18 @@ class Signer:
         *,
         query: str = "",
         headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
     ) -> dict[str, str]:
-        """The headers to send: those given, and the signature over them.
+        """The headers to send: those given, and the signature over them and the body.
 
         `path` and `query` are already encoded (and the query sorted); header names are lower-case.
         """
         stamp = now.strftime("%Y%m%dT%H%M%SZ")
         day = stamp[:8]
-        signed = {"host": host, "x-amz-content-sha256": EMPTY_SHA256, "x-amz-date": stamp}
+        payload = hashlib.sha256(body).hexdigest() if body else EMPTY_SHA256
+        signed = {"host": host, "x-amz-date": stamp}
+        if self._service == "s3":  # it alone wants to be told
+            signed["x-amz-content-sha256"] = payload
         if headers:
             signed.update(headers)
         if keys.token:
@@ -64,7 +68,7 @@ class Signer:
         names = sorted(signed)
         joined = ";".join(names)
         lines = "".join(f"{name}:{signed[name].strip()}\n" for name in names)
-        canonical = f"{method}\n{path}\n{query}\n{lines}\n{joined}\n{EMPTY_SHA256}"
+        canonical = f"{method}\n{path}\n{query}\n{lines}\n{joined}\n{payload}"
         scope = f"{day}/{region}/{self._service}/aws4_request"
         digest = hashlib.sha256(canonical.encode()).hexdigest()
         signature = hmac.digest(

@@ -1,4 +1,4 @@
-"""The queue over SQS: boto3 in threads, asyncio on top.
+"""The queue over SQS.
 
 The calls themselves are in `sqs_calls`, the gathering into batches of ten in `sqs_batches`.
 """
@@ -6,29 +6,31 @@ The calls themselves are in `sqs_calls`, the gathering into batches of ten in `s
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+from consumer.adapters.sqs_attributes import from_wire, to_wire
 from consumer.adapters.sqs_batches import (
     BATCH_SIZE,
     Batcher,
     Entry,
     Result,
+    entries_of,
     send_batch,
     send_until_settled,
 )
-from consumer.adapters.sqs_calls import Answer, ClientFactory, SqsCalls
+from consumer.adapters.sqs_calls import Answer, Request
 from consumer.adapters.sqs_dead_letters import DEFAULT_MAXIMUM_MESSAGE_SIZE, dead_letter_attributes
 from consumer.adapters.sqs_description import QueueDescription, describe_queue, number, queue_url_request
-from consumer.adapters.sqs_errors import translate
-from consumer.errors import Reason, ReplicatorError
+from consumer.adapters.sqs_errors import unreadable
+from consumer.adapters.sqs_messages import is_intact, is_message, messages_in
+from consumer.errors import LeaseLost, Reason, ReplicatorError
 from consumer.model import Delivery, QueueDepth
 from consumer.ports import LeaseRequest
 
-__all__ = ["QueueDescription", "SqsQueue", "translate"]
+__all__ = ["QueueDescription", "SqsQueue"]
 
 MAXIMUM_HOLD: Final = 43_200
 """Seconds that a message can be held in all, from its receipt on (SQS: 12 hours)."""
@@ -37,28 +39,42 @@ FALLBACK_VISIBILITY_TIMEOUT: Final = 30
 LONGEST_WAIT: Final = 20
 ANSWER_TRAVEL: Final = 2.0
 """Seconds that an answer to a receive is given for its way back (see `_lease_start`)."""
+LAST_POLL_SECONDS: Final = 1.0
+"""How long `close` waits for a poll under way. SQS does not notice that a connection was closed: it may still hand a
+message to a poll that was dropped (aws-sdk-js#2350, aws-sdk-java-v2#1395). That message comes again when its visibility
+timeout is over, so dropping a poll costs time but no message; waiting for it would cost up to `wait_seconds`."""
 
 Clock = Callable[[], float]
+
+
+class Calls(Protocol):
+    """What is asked of SQS, by the names of its actions (`sqs_calls.SqsCalls`). Raises only ReplicatorError."""
+
+    async def call(self, action: str, request: Request) -> Answer:
+        """One call, made again a few times while it fails in passing."""
+        ...
+
+    async def poll(self, request: Request) -> Answer:
+        """One ReceiveMessage."""
+        ...
 
 
 class SqsQueue:
     """`ports.Queue` over one SQS queue.
 
-    `make_client` builds a boto3 SQS client from a botocore Config: it is called twice, for polls and the rest.
     `visibility_timeout` None means the queue's own. Call `describe()` before use: it finds the dead-letter
     queue (`dlq_url`, else the queue's redrive target) and the sizes; a `receive` without it does so itself.
     """
 
     def __init__(
         self,
-        make_client: ClientFactory,
+        calls: Calls,
         queue_url: str,
         *,
         dlq_url: str | None = None,
         wait_seconds: int = LONGEST_WAIT,
         visibility_timeout: int | None = None,
-        pollers: int = 4,
-        linger: float = 0.03,
+        linger: float = 0.1,
         clock: Clock | None = None,
         wall_clock: Clock = time.time,
     ) -> None:
@@ -68,10 +84,14 @@ class SqsQueue:
         self._visibility_timeout = visibility_timeout
         self._clock = clock
         self._wall_clock = wall_clock
-        self._calls = SqsCalls(make_client, wait_seconds=wait_seconds, pollers=pollers)
-        self._acks: Batcher[Entry] = Batcher(self._settle_acks, linger=linger)
-        self._retries: Batcher[Entry] = Batcher(self._settle_retries, linger=linger)
-        self._abandoned: set[asyncio.Task[None]] = set()
+        self._calls = calls
+        self._unsettled: set[str] = set()  # the receipt handles of what is being worked on
+        self._acks: Batcher[Entry] = Batcher(self._settle_acks, linger=linger, more_may_come=self._is_busy)
+        self._retries: Batcher[Entry] = Batcher(
+            self._settle_retries, linger=linger, more_may_come=self._is_busy
+        )
+        self._abandoned: set[asyncio.Task[Answer]] = set()
+        self._in_background: set[asyncio.Task[None]] = set()
         self._description: QueueDescription | None = None
         self._resolved_dlq: tuple[str, str] | None = None  # its ARN and URL
 
@@ -96,29 +116,29 @@ class SqsQueue:
         )
         asked_at = self._now()
         answer = await self._poll(
-            QueueUrl=self._url,
-            MaxNumberOfMessages=min(max_messages, BATCH_SIZE),
-            WaitTimeSeconds=self._wait_seconds,
-            VisibilityTimeout=lease_seconds,
-            AttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
-            MessageAttributeNames=["All"],
+            {
+                "QueueUrl": self._url,
+                "MaxNumberOfMessages": min(max_messages, BATCH_SIZE),
+                "WaitTimeSeconds": self._wait_seconds,
+                "VisibilityTimeout": lease_seconds,
+                "AttributeNames": ["ApproximateReceiveCount", "SentTimestamp"],
+                "MessageAttributeNames": ["All"],
+            }
         )
         received_at = _lease_start(asked_at, self._now())
-        messages = answer.get("Messages") or ()
-        intact = [
-            message for message in messages if _is_intact(message.get("Body"), message.get("MD5OfBody"))
-        ]
+        messages = messages_in(answer)
+        intact = [message for message in messages if is_intact(message.get("Body"), message.get("MD5OfBody"))]
         if len(intact) < len(messages):
             # Another key in a body that still parses would be "not found", and its message deleted.
-            self._in_background(self._give_back([one for one in messages if one not in intact]))
-            if (
-                not intact
-            ):  # else the others are worth more than an error now; it comes again, alone in the end
+            self._start(self._give_back([one for one in messages if one not in intact]))
+            # Else the others are worth more than an error now; it comes again, alone in the end.
+            if not intact:
                 raise ReplicatorError(
                     Reason.CHECKSUM_MISMATCH,
                     "a message's body does not match the MD5 that SQS sent with it",
                     operation="sqs:ReceiveMessage",
                 )
+        self._unsettled.update(message["ReceiptHandle"] for message in intact)
         return [self._delivery(message, received_at, lease_seconds) for message in intact]
 
     async def ack(self, delivery: Delivery) -> None:
@@ -126,6 +146,7 @@ class SqsQueue:
 
         An outdated handle of a standard queue may succeed in silence: no error does not prove that we held it.
         """
+        self._unsettled.discard(delivery.receipt_handle)
         await self._acks.submit({"ReceiptHandle": delivery.receipt_handle})
 
     async def retry(self, delivery: Delivery, delay: float) -> None:
@@ -135,6 +156,7 @@ class SqsQueue:
         """
         left = MAXIMUM_HOLD - math.ceil(max(self._now() - delivery.received_at, 0))
         seconds = max(min(math.ceil(delay), left), 0)
+        self._unsettled.discard(delivery.receipt_handle)
         await self._retries.submit({"ReceiptHandle": delivery.receipt_handle, "VisibilityTimeout": seconds})
 
     async def extend(self, requests: Sequence[LeaseRequest]) -> list[Exception | None]:
@@ -151,7 +173,11 @@ class SqsQueue:
         answers = await asyncio.gather(
             *(send_batch(self._change_visibility, chunk, "sqs:ChangeMessageVisibility") for chunk in chunks)
         )
-        return [result for answer in answers for result in answer]
+        results: list[Exception | None] = [result for answer in answers for result in answer]
+        for request, result in zip(requests, results, strict=True):
+            if isinstance(result, LeaseLost):
+                self._unsettled.discard(request.delivery.receipt_handle)  # nobody will settle it
+        return results
 
     async def dead_letter(self, delivery: Delivery, reason: Reason, error: str, source_uri: str) -> None:
         """Sends the unchanged body with what SQS's limits leave of the attributes, and waits for the receipt.
@@ -167,20 +193,22 @@ class SqsQueue:
                 operation=operation,
             )
         limit = self._description.dlq_maximum_message_size if self._description else None
+        attributes = dead_letter_attributes(
+            delivery, reason, error, source_uri, limit or DEFAULT_MAXIMUM_MESSAGE_SIZE
+        )
         answer = await self._calls.call(
-            "send_message",
-            operation,
-            QueueUrl=self._dlq_url,
-            MessageBody=delivery.body,
-            MessageAttributes=dead_letter_attributes(
-                delivery, reason, error, source_uri, limit or DEFAULT_MAXIMUM_MESSAGE_SIZE
-            ),
+            "SendMessage",
+            {
+                "QueueUrl": self._dlq_url,
+                "MessageBody": delivery.body,
+                "MessageAttributes": to_wire(attributes),
+            },
         )
         if not answer.get("MessageId"):
             raise ReplicatorError(
                 Reason.SERVER_ERROR, "SQS did not confirm the dead letter", operation=operation
             )
-        if not _is_intact(delivery.body, answer.get("MD5OfMessageBody")):
+        if not is_intact(delivery.body, answer.get("MD5OfMessageBody")):
             raise ReplicatorError(
                 Reason.CHECKSUM_MISMATCH, "SQS stored another body as the dead letter", operation=operation
             )
@@ -206,14 +234,19 @@ class SqsQueue:
     async def close(self) -> None:
         """Sends the deletes and visibility changes that wait, and waits for everything under way.
 
-        That includes a long poll whose `receive` was cancelled: what it brings is released first. May be called
-        again, also after a call that was cancelled.
+        A long poll whose `receive` was cancelled has LAST_POLL_SECONDS to end; what it brings is released first.
+        May be called again, also after a call that was cancelled.
         """
         await self._acks.flush()
         await self._retries.flush()
-        while self._abandoned:
-            await asyncio.wait(self._abandoned)
-        self._calls.close()
+        try:
+            if self._abandoned:
+                await asyncio.wait(self._abandoned, timeout=LAST_POLL_SECONDS)
+        finally:
+            for poll in self._abandoned:
+                poll.cancel()
+        while self._in_background:
+            await asyncio.wait(self._in_background)
 
     # --- the dead-letter queue ---
 
@@ -230,23 +263,29 @@ class SqsQueue:
             self._resolved_dlq = None
             if target_arn:
                 request = queue_url_request(target_arn, queue_arn)
-                answer = await self._calls.call("get_queue_url", "sqs:GetQueueUrl", **request)
-                self._resolved_dlq = (target_arn, answer["QueueUrl"])
+                answer = await self._calls.call("GetQueueUrl", request)
+                url = answer.get("QueueUrl")
+                if not isinstance(url, str) or not url:
+                    raise unreadable("sqs:GetQueueUrl")
+                self._resolved_dlq = (target_arn, url)
         return self._dlq_url
 
     # --- calls ---
 
     async def _attributes(self, url: str, names: Sequence[str] = ("All",)) -> Mapping[str, str]:
         answer = await self._calls.call(
-            "get_queue_attributes", "sqs:GetQueueAttributes", QueueUrl=url, AttributeNames=list(names)
+            "GetQueueAttributes", {"QueueUrl": url, "AttributeNames": list(names)}
         )
-        return answer.get("Attributes") or {}
+        found = answer.get("Attributes")
+        return found if isinstance(found, dict) else {}
 
     async def _delete(self, entries: list[Entry]) -> Answer:
-        return await self._calls.batch("delete_message_batch", self._url, entries)
+        return await self._calls.call("DeleteMessageBatch", {"QueueUrl": self._url, "Entries": entries})
 
     async def _change_visibility(self, entries: list[Entry]) -> Answer:
-        return await self._calls.batch("change_message_visibility_batch", self._url, entries)
+        return await self._calls.call(
+            "ChangeMessageVisibilityBatch", {"QueueUrl": self._url, "Entries": entries}
+        )
 
     async def _settle_acks(self, entries: list[Entry]) -> list[Result]:
         return await send_until_settled(self._delete, entries, "sqs:DeleteMessage")
@@ -254,25 +293,22 @@ class SqsQueue:
     async def _settle_retries(self, entries: list[Entry]) -> list[Result]:
         return await send_until_settled(self._change_visibility, entries, "sqs:ChangeMessageVisibility")
 
-    async def _poll(self, **request: Any) -> Answer:
-        # The thread of a long poll cannot be cancelled: shield it, and look after what it brings.
-        under_way = self._calls.start_poll(**request)
-        waiter = asyncio.wrap_future(under_way)
+    async def _poll(self, request: Request) -> Answer:
+        # A poll that is torn off may already have been given messages: shield it, and look after what it brings.
+        poll = asyncio.get_running_loop().create_task(self._calls.poll(request))
         try:
-            return await asyncio.shield(waiter)
+            return await asyncio.shield(poll)
         except asyncio.CancelledError:
-            if not under_way.cancel():
-                self._in_background(self._release(waiter))
+            self._abandoned.add(poll)
+            poll.add_done_callback(self._abandoned.discard)
+            self._start(self._release(poll))
             raise
-        except Exception as error:
-            raise translate(error, "sqs:ReceiveMessage") from error
 
-    async def _release(self, poll: asyncio.Future[Answer]) -> None:
-        try:
-            messages = (await poll).get("Messages") or ()
-        except Exception:  # noqa: BLE001 - nobody waits for it any more, and a failed poll has brought nothing
-            return
-        await self._give_back(messages)
+    async def _release(self, poll: asyncio.Task[Answer]) -> None:
+        await asyncio.wait({poll})
+        # Nobody waits for it any more, and a failed poll has brought nothing.
+        if not poll.cancelled() and poll.exception() is None:
+            await self._give_back(list(filter(is_message, entries_of(poll.result(), "Messages"))))
 
     async def _give_back(self, messages: Sequence[Mapping[str, Any]]) -> None:
         entries: list[Entry] = [
@@ -281,10 +317,13 @@ class SqsQueue:
         if entries:
             await self._settle_retries(entries)
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._abandoned.add(task)
-        task.add_done_callback(self._abandoned.discard)
+        self._in_background.add(task)
+        task.add_done_callback(self._in_background.discard)
+
+    def _is_busy(self) -> bool:
+        return bool(self._unsettled)
 
     def _now(self) -> float:
         return self._clock() if self._clock else asyncio.get_running_loop().time()
@@ -294,25 +333,15 @@ class SqsQueue:
         sent_ms = number(told.get("SentTimestamp"))
         return Delivery(
             id=message.get("MessageId") or "",
-            receipt_handle=message.get("ReceiptHandle") or "",
+            receipt_handle=message["ReceiptHandle"],
             body=message.get("Body") or "",
             receive_count=max(number(told.get("ApproximateReceiveCount")) or 1, 1),
             sent_at=self._wall_clock() if sent_ms is None else sent_ms / 1000,
             received_at=received_at,
             lease_seconds=lease_seconds,
-            attributes=message.get("MessageAttributes") or {},
+            attributes=from_wire(message.get("MessageAttributes")),
             source=self.source,
         )
-
-
-def _is_intact(body: str | None, md5: str | None) -> bool:
-    """Whether a body is the one whose MD5 SQS told; botocore does not look. True when nothing was told."""
-    return not md5 or _md5(body or "") == md5
-
-
-def _md5(body: str) -> str:
-    # A lone surrogate, which JSON can express and UTF-8 cannot, must be no error of ours.
-    return hashlib.md5(body.encode(errors="surrogatepass"), usedforsecurity=False).hexdigest()
 
 
 def _lease_start(asked_at: float, answered_at: float) -> float:

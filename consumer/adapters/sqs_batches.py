@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
-from consumer.adapters.sqs_errors import translate, translate_entry
+from consumer.adapters.sqs_errors import entry_refusal
 from consumer.errors import Kind, LeaseLost, Reason, ReplicatorError
 
 BATCH_SIZE: Final = 10
@@ -27,14 +27,14 @@ async def send_batch(call: Call, entries: Sequence[Entry], operation: str) -> li
     numbered = [{"Id": str(number), **entry} for number, entry in enumerate(entries)]
     try:
         answer = await call(numbered)
-    except Exception as error:  # noqa: BLE001 - translated, for each entry
-        return [translate(error, operation) for _ in entries]
-    done = {str(entry.get("Id")) for entry in answer.get("Successful") or ()}
-    failed = {str(entry.get("Id")): entry for entry in answer.get("Failed") or ()}
+    except Exception as error:  # noqa: BLE001 - told to each entry's caller
+        return [_own_error(error, operation) for _ in entries]
+    done = {str(entry.get("Id")) for entry in entries_of(answer, "Successful")}
+    failed = {str(entry.get("Id")): entry for entry in entries_of(answer, "Failed")}
 
     def result(number: str) -> Result:
         if number in failed:
-            return translate_entry(failed[number], operation)
+            return entry_refusal(failed[number], operation)
         if number in done:
             return None
         return ReplicatorError(
@@ -42,6 +42,24 @@ async def send_batch(call: Call, entries: Sequence[Entry], operation: str) -> li
         )
 
     return [result(entry["Id"]) for entry in numbered]
+
+
+def entries_of(answer: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """The entries in a list of an answer; whatever else is there is none."""
+    found = answer.get(name)
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
+def _own_error(error: Exception, operation: str) -> ReplicatorError:
+    """An error for one caller: those of one failed batch each raise their own."""
+    if not isinstance(error, ReplicatorError):
+        ours = ReplicatorError(Reason.UNEXPECTED, f"unexpected {type(error).__name__}", operation=operation)
+    else:
+        ours = type(error)(
+            error.reason, error.message, kind=error.kind, hint=error.hint, operation=error.operation
+        )
+    ours.__cause__ = error
+    return ours
 
 
 async def send_until_settled(
@@ -55,7 +73,7 @@ async def send_until_settled(
 ) -> list[Result]:
     """Like `send_batch`, but entries that failed for a passing reason are sent again, a few times.
 
-    A call that failed as a whole is not: botocore has retried it already, and nested retries multiply.
+    A call that failed as a whole is not: `call` has repeated it already, and nested retries multiply.
     """
     results: list[Result] = [None] * len(entries)
     left = list(range(len(entries)))
@@ -91,14 +109,22 @@ T = TypeVar("T")
 class Batcher(Generic[T]):
     """Gathers what is submitted: a full batch goes at once, a partial one `linger` seconds after its first item.
 
+    It goes at once, too, when nothing may join it any more, as `more_may_come` says.
+
     What was submitted is sent even when its caller is cancelled meanwhile: the decision to settle stands, and the
     others in the batch must not notice. `send` answers one result per item, in order.
     """
 
     def __init__(
-        self, send: Callable[[list[T]], Awaitable[Sequence[Result]]], *, linger: float, size: int = BATCH_SIZE
+        self,
+        send: Callable[[list[T]], Awaitable[Sequence[Result]]],
+        *,
+        linger: float,
+        size: int = BATCH_SIZE,
+        more_may_come: Callable[[], bool] = lambda: True,
     ) -> None:
         self._send = send
+        self._more_may_come = more_may_come
         self._linger = linger
         self._size = size
         self._waiting: list[tuple[T, asyncio.Future[None]]] = []
@@ -110,7 +136,7 @@ class Batcher(Generic[T]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         self._waiting.append((item, future))
-        if len(self._waiting) >= self._size:
+        if len(self._waiting) >= self._size or not self._more_may_come():
             self._depart()
         elif self._timer is None:
             self._timer = loop.call_later(self._linger, self._depart)
@@ -141,7 +167,7 @@ class Batcher(Generic[T]):
                 future.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - a defect of ours: nobody may wait for ever for it
-            results = [translate(error, "") for _ in batch]
+            results = [_own_error(error, "") for _ in batch]
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():  # its caller was cancelled
                 continue

@@ -1,76 +1,94 @@
-"""boto3's SQS client on the event loop: calls in threads of their own, long polls apart from everything else."""
+"""SQS's JSON protocol: each call is one signed POST over the program's own HTTP client."""
 
 from __future__ import annotations
 
-import asyncio
-import functools
+import json
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from botocore.config import Config
+from consumer.adapters.aws import AwsCredentials
+from consumer.adapters.http import HttpClient, with_retries
+from consumer.adapters.sigv4 import AwsKeys, Signer
+from consumer.adapters.sqs_endpoint import SqsEndpoint
+from consumer.adapters.sqs_errors import error_code, read_answer, refusal, refuses_keys, unanswered
+from consumer.errors import ReplicatorError
+from consumer.ports import Observer
 
-from consumer.adapters.sqs_batches import Entry
-from consumer.adapters.sqs_errors import refuse_unreadable, translate
-
-ClientFactory = Callable[[Config], Any]
 Answer = Mapping[str, Any]
+Request = Mapping[str, Any]
 
-_CALL_SECONDS: Final = 10
-_CONNECT_SECONDS: Final = 5
-_THREADS: Final = 16
+_CALL_SECONDS: Final = 10.0
+"""How long SQS may be silent, beyond the time that it is asked to wait for messages."""
+_JSON: Final = "application/x-amz-json-1.0"
 
 
 class SqsCalls:
-    """Two clients, each with its own threads: one for long polls, one for everything else.
+    """What is asked of SQS, by the names of its actions (`DeleteMessageBatch`). Raises ReplicatorError alone."""
 
-    So a poll never holds up a delete or an extension, and neither ever uses the loop's default executor.
-    """
+    def __init__(
+        self,
+        http: HttpClient,
+        credentials: AwsCredentials,
+        endpoint: SqsEndpoint,
+        observer: Observer,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._http = http
+        self._credentials = credentials
+        self._endpoint = endpoint
+        self._observer = observer
+        self._now = now
+        self._signer = Signer("sqs")
 
-    def __init__(self, make_client: ClientFactory, *, wait_seconds: int, pollers: int) -> None:
-        # A poll may meet a connection that idled to death, hence its one retry; the poll loop does the rest.
-        # For the other calls the client's short retries are the only ones: nobody repeats a whole call.
-        self._poll_client = make_client(_config(wait_seconds + _CALL_SECONDS, 2, pollers))
-        self._client = make_client(_config(_CALL_SECONDS, 3, _THREADS))
-        for client in (self._poll_client, self._client):
-            client.meta.events.register("response-received.sqs", refuse_unreadable)
-        # As many again for polls that hang and were given up: they keep their threads until they end.
-        self._poll_threads = ThreadPoolExecutor(2 * pollers, thread_name_prefix="sqs-poll")
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="sqs")
+    async def call(self, action: str, request: Request) -> Answer:
+        """One call, made again a few times within seconds while it fails in passing: nobody else repeats it whole."""
+        operation = f"sqs:{action.removesuffix('Batch')}"  # what IAM calls it
+        body = json.dumps(request).encode()
+        return await with_retries(
+            operation, lambda: self._ask(action, operation, body, _CALL_SECONDS), self._observer
+        )
 
-    async def call(self, name: str, action: str, **request: Any) -> Answer:
-        """One call of the client's method `name`; `action` is what IAM calls it. Raises ReplicatorError."""
+    async def poll(self, request: Request) -> Answer:
+        """One ReceiveMessage, never made again: that is for whoever polls."""
+        body = json.dumps(request).encode()
+        patience = request["WaitTimeSeconds"] + _CALL_SECONDS
+        return await self._ask("ReceiveMessage", "sqs:ReceiveMessage", body, patience)
+
+    async def _ask(self, action: str, operation: str, body: bytes, patience: float) -> Answer:
         try:
-            return await self._in_thread(name, **request)
-        except Exception as error:
-            raise translate(error, action) from error
+            keys = await self._credentials.keys()
+            status, headers, answer = await self._post(action, operation, body, patience, keys)
+            refused = status >= 400 and refuses_keys(error_code(headers, answer)[0])
+            if refused and await self._has_others_than(keys):
+                newer = await self._credentials.keys()
+                status, headers, answer = await self._post(action, operation, body, patience, newer)
+        except ReplicatorError as error:
+            raise unanswered(error, operation) from error
+        if status >= 300:
+            raise refusal(status, *error_code(headers, answer), operation)
+        return read_answer(answer, operation)
 
-    async def batch(self, name: str, queue_url: str, entries: list[Entry]) -> Answer:
-        """One batch call. Raises what the client raises: the batch's sender translates it, once for each entry."""
-        return await self._in_thread(name, QueueUrl=queue_url, Entries=entries)
+    async def _has_others_than(self, refused: AwsKeys) -> bool:
+        """Whether there are other credentials by now: a session has expired. Another call may have found them."""
+        return await self._credentials.keys() != refused or await self._credentials.renew()
 
-    def start_poll(self, **request: Any) -> Future[Answer]:
-        """Starts a ReceiveMessage. Once its thread is in it, nothing can cancel it."""
-        return self._poll_threads.submit(self._poll_client.receive_message, **request)
-
-    def close(self) -> None:
-        """Waits for no thread: what is under way ends by itself, what has not begun is dropped."""
-        self._poll_threads.shutdown(wait=False, cancel_futures=True)
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._poll_client.close()
-        self._client.close()
-
-    async def _in_thread(self, name: str, **request: Any) -> Answer:
-        call = functools.partial(getattr(self._client, name), **request)
-        answer: Answer = await asyncio.get_running_loop().run_in_executor(self._threads, call)
-        return answer
-
-
-def _config(read_seconds: int, attempts: int, connections: int) -> Config:
-    return Config(
-        connect_timeout=_CONNECT_SECONDS,
-        read_timeout=read_seconds,
-        retries={"mode": "standard", "total_max_attempts": attempts},
-        max_pool_connections=connections,
-        tcp_keepalive=True,
-    )
+    async def _post(
+        self, action: str, operation: str, body: bytes, patience: float, keys: AwsKeys
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        endpoint = self._endpoint
+        headers = self._signer.headers(
+            "POST",
+            endpoint.host,
+            endpoint.path,
+            keys,
+            endpoint.region,
+            self._now(),
+            headers={"content-type": _JSON, "x-amz-target": f"AmazonSQS.{action}"},
+            body=body,
+        )
+        async with self._http.request(
+            "POST", endpoint.url, operation, headers=headers, body=body, read_seconds=patience
+        ) as response:
+            return response.status, response.headers, await response.read()

@@ -1,4 +1,4 @@
-"""What botocore raises, and what SQS says of the entries of a batch, in our own words.
+"""What SQS answers, and what the way to it does, in our own words.
 
 Codes: SQS API reference ("Common Errors" and each action's errors), the AWS JSON protocol's query-compatible
 spelling (`AWS.SimpleQueueService.NonExistentQueue`), and what clients report from production where the
@@ -12,12 +12,11 @@ be harmless, and scrubbed even there.
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
-
-from botocore import exceptions as vendor
 
 from consumer.errors import LeaseLost, Reason, ReplicatorError
 
@@ -65,21 +64,13 @@ _BY_CODE: Final[dict[str, Reason]] = {
     ),
 }
 _ACCESS_DENIED: Final = frozenset({"AccessDenied", "NotAuthorized", "UnauthorizedOperation"})
-_NO_CREDENTIALS: Final = (
-    vendor.NoCredentialsError,
-    vendor.PartialCredentialsError,
-    vendor.CredentialRetrievalError,
-    vendor.TokenRetrievalError,
-    vendor.MetadataRetrievalError,
-    vendor.NoAuthTokenError,
-    vendor.SSOError,
-    vendor.ProfileNotFound,
-)
 _CREDENTIALS_HINT: Final = (
     "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the role this process runs as"
 )
 _ENDPOINT_HINT: Final = "check AWS_REGION, SQS_ENDPOINT_URL, DNS, proxy and network policy"
 
+_XML_CODE = re.compile(r"<Code>([A-Za-z0-9._]+)</Code>")
+_XML_MESSAGE = re.compile(r"<Message>([^<]{0,2000})</Message>")
 _HANDLE_VALUE = re.compile(r"Value \S+ for parameter ReceiptHandle")
 _SECRETS = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}|\S{120,}")
 _CLOCK_TEXT = re.compile(r"signature (?:expired|not yet current)", re.IGNORECASE)
@@ -87,63 +78,106 @@ _CAP_TEXT = re.compile(r"total visibilitytimeout|beyond the limit", re.IGNORECAS
 _LEASE_TEXT = re.compile(r"receipt ?handle|not available for visibility timeout change", re.IGNORECASE)
 
 
-class UnreadableAnswerError(Exception):
-    """A 200 whose body is no JSON: cut short, spoiled, or the page of a proxy or a login."""
+def read_answer(body: bytes, operation: str) -> Mapping[str, Any]:
+    """The document of a success; an empty one stands for no content.
 
-
-def refuse_unreadable(
-    response_dict: Mapping[str, Any] | None = None, parsed_response: Mapping[str, Any] | None = None, **_: Any
-) -> None:
-    """A handler of botocore's `response-received`: raises UnreadableAnswerError.
-
-    botocore takes such a body for an answer without content, which to a receive says that the queue is empty.
+    Raises `server_error` for anything that is no JSON object: cut short, spoiled, or the page of a proxy or a login.
+    To a receive it would say that the queue is empty.
     """
-    if not response_dict or not parsed_response or response_dict["status_code"] >= 300:
-        return
-    if parsed_response.keys() <= {"ResponseMetadata"}:
-        try:
-            json.loads(response_dict["body"] or b"{}")
-        except ValueError:
-            raise UnreadableAnswerError from None
+    if not body:
+        return {}
+    try:
+        answer = json.loads(body)
+    except ValueError:  # a UnicodeDecodeError is one too
+        raise unreadable(operation) from None
+    if not isinstance(answer, dict):
+        raise unreadable(operation)
+    return answer
 
 
-def translate(error: BaseException, operation: str) -> ReplicatorError:
-    """Our error for whatever a boto3 call raised; `operation` is the IAM action (`sqs:ReceiveMessage`).
+def unreadable(operation: str) -> ReplicatorError:
+    """A success that does not say what it should."""
+    return ReplicatorError(
+        Reason.SERVER_ERROR, "SQS's answer cannot be read", hint=_ENDPOINT_HINT, operation=operation
+    )
 
-    Returned, not raised, and with the vendor's error as its cause. A new one at each call, so that the callers of
-    one failed batch each raise their own. An extension that SQS refuses because the message was held for 12 hours
-    is reason `refused`, kind permanent: nothing else here has that reason.
+
+def error_code(headers: Mapping[str, str], body: bytes) -> tuple[str, str]:
+    """Code and text of a refusal, empty where it has none. The code is without what the protocols put around it.
+
+    The header is the JSON protocol's way to the codes of the older one, which tell more; a proxy, or a server that
+    speaks the older protocol, answers in XML or in HTML.
     """
-    if isinstance(error, ReplicatorError):
-        return error
-    if isinstance(error, vendor.ClientError):
-        ours = _answered(error.response, operation)
+    shown = body.decode("utf-8", "replace")
+    text = shown
+    code = headers.get("x-amzn-query-error", "").partition(";")[0]
+    try:
+        document = json.loads(shown)
+    except ValueError:
+        found, told = _XML_CODE.search(shown), _XML_MESSAGE.search(shown)
+        code = code or (found[1] if found else "")
+        text = html.unescape(told[1]) if told else text
     else:
-        ours = _unanswered(error, operation)
-    ours.__cause__ = error
-    return ours
+        document = document if isinstance(document, dict) else {}
+        code = code or str(document.get("__type") or "").partition(":")[0]
+        text = str(document.get("message") or document.get("Message") or "")
+    return _plain(code), text
 
 
-def translate_entry(entry: Mapping[str, Any], operation: str) -> ReplicatorError:
-    """Our error for one `Failed` entry of a batch's answer, by the same rules as for a whole call."""
-    # An entry has no status of its own: SQS tells only whose fault it was.
-    status = 400 if entry.get("SenderFault") else 500
-    details = {"Code": entry.get("Code", ""), "Message": entry.get("Message", "")}
-    response: Any = {"Error": details, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return translate(vendor.ClientError(response, operation.removeprefix("sqs:")), operation)
+def refuses_keys(code: str) -> bool:
+    """Whether it is the credentials themselves that are refused, so that newer ones may be taken."""
+    return _BY_CODE.get(code) is Reason.CREDENTIALS
 
 
-def _answered(response: Mapping[str, Any], operation: str) -> ReplicatorError:
-    details = response.get("Error") or {}
-    code = _plain(str(details.get("Code", "")))
-    text = str(details.get("Message") or "")
-    status = (response.get("ResponseMetadata") or {}).get("HTTPStatusCode") or 0
+def refusal(status: int, code: str, text: str, operation: str) -> ReplicatorError:
+    """Our error for an answer that is none; `operation` is the IAM action (`sqs:ReceiveMessage`).
+
+    An extension that SQS refuses because the message was held for 12 hours is reason `refused`, kind permanent:
+    nothing else here has that reason.
+    """
     if _is_lost_lease(code, text):
         return LeaseLost(Reason.CONTENTION, "the receipt handle is no longer valid", operation=operation)
+    if status == 407:  # the word of a proxy in between
+        return ReplicatorError(
+            Reason.ENDPOINT_UNREACHABLE,
+            "a proxy answered 407 instead of SQS",
+            hint="check HTTP_PROXY and the credentials in it",
+            operation=operation,
+        )
     reason = _reason(code, text, status)
     said, hint = _wording(reason, code, text, operation)
     message = f"SQS answered {code or status}" + (f": {said}" if said else "")
     return ReplicatorError(reason, message, hint=hint, operation=operation)
+
+
+def entry_refusal(entry: Mapping[str, Any], operation: str) -> ReplicatorError:
+    """Our error for one `Failed` entry of a batch's answer, by the same rules as for a whole call."""
+    # An entry has no status of its own: SQS tells only whose fault it was.
+    status = 400 if entry.get("SenderFault") else 500
+    return refusal(status, _plain(str(entry.get("Code") or "")), str(entry.get("Message") or ""), operation)
+
+
+def unanswered(error: ReplicatorError, operation: str) -> ReplicatorError:
+    """Our error for a request that got no whole answer, of what the HTTP client or the credentials raised."""
+    match error.reason:
+        case Reason.TIMEOUT:
+            ours = ReplicatorError(Reason.TIMEOUT, "SQS did not answer in time", operation=operation)
+        case Reason.CONNECTION:
+            # It was reached, and hung up: a passing thing, not a missing endpoint.
+            ours = ReplicatorError(Reason.CONNECTION, "SQS closed the connection", operation=operation)
+        case Reason.ENDPOINT_UNREACHABLE:
+            ours = ReplicatorError(
+                Reason.ENDPOINT_UNREACHABLE,
+                f"cannot reach SQS: {error.message}",
+                hint=f"{error.hint or 'check the endpoint'}; AWS_REGION and SQS_ENDPOINT_URL choose it",
+                operation=operation,
+            )
+        case _:
+            ours = ReplicatorError(
+                error.reason, error.message, kind=error.kind, hint=error.hint, operation=operation
+            )
+    ours.__cause__ = error
+    return ours
 
 
 def _is_lost_lease(code: str, text: str) -> bool:
@@ -182,34 +216,6 @@ def _wording(reason: Reason, code: str, text: str, operation: str) -> tuple[str,
             return _harmless(text), _permission_hint(code, text, operation)
         case _:
             return _harmless(text), ""
-
-
-def _unanswered(error: BaseException, operation: str) -> ReplicatorError:
-    name = type(error).__name__
-    if isinstance(error, _NO_CREDENTIALS):
-        return ReplicatorError(
-            Reason.CREDENTIALS, f"no AWS credentials ({name})", hint=_CREDENTIALS_HINT, operation=operation
-        )
-    if isinstance(error, UnreadableAnswerError):
-        return ReplicatorError(
-            Reason.SERVER_ERROR,
-            "SQS's answer cannot be read",
-            hint=_ENDPOINT_HINT,
-            operation=operation,
-        )
-    if isinstance(error, vendor.ReadTimeoutError):
-        return ReplicatorError(Reason.TIMEOUT, "SQS did not answer in time", operation=operation)
-    if isinstance(error, vendor.ConnectionClosedError):
-        # It was reached, and hung up: a passing thing, not a missing endpoint.
-        return ReplicatorError(Reason.CONNECTION, "SQS closed the connection", operation=operation)
-    if isinstance(error, vendor.ConnectionError | vendor.HTTPClientError):
-        return ReplicatorError(
-            Reason.ENDPOINT_UNREACHABLE,
-            f"cannot reach SQS ({name})",
-            hint=_ENDPOINT_HINT,
-            operation=operation,
-        )
-    return ReplicatorError(Reason.UNEXPECTED, f"unexpected {name}", operation=operation)
 
 
 def _plain(code: str) -> str:

@@ -19,6 +19,7 @@ from moto.server import ThreadedMotoServer
 from consumer.adapters.sqs import SqsQueue
 from consumer.ports import Queue
 from tests.doubles.memory_queue import MemoryQueue
+from tests.doubles.sqs_client import SqsClient
 from tests.emulators import servers
 
 SERVERS = ("moto", "elasticmq", "localstack")
@@ -89,13 +90,18 @@ class MemoryBench:
 
 @dataclass
 class SqsBench:
-    """`calls` counts what the adapter asked of the server, by operation."""
+    """The SQS adapter over a server."""
 
     server: SqsServer
+    sqs: SqsClient
     queue: SqsQueue
     url: str
     dlq_url: str | None
-    calls: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def calls(self) -> Counter[str]:
+        """How often each action was asked of the server."""
+        return self.sqs.made
 
     def send(self, body: str, attributes: OwnAttributes | None = None) -> None:
         self.server.client.send_message(
@@ -117,6 +123,7 @@ class SqsBench:
 
     async def close(self) -> None:
         await self.queue.close()
+        await self.sqs.close()
 
 
 @dataclass
@@ -126,20 +133,16 @@ class SqsServer:
     url: str
     client: Any = field(init=False)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
-    # One for all clients: it is the reading of the service's model that makes a client slow to build.
-    _session: boto3.Session = field(default_factory=boto3.Session)
+    _made: list[SqsBench] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.client = self.new_client(Config())
-
-    def new_client(self, config: Config) -> Any:
-        return self._session.client(
+        self.client = boto3.client(
             "sqs",
             endpoint_url=self.url,
             region_name=servers.REGION,
             aws_access_key_id="test",
             aws_secret_access_key="test",
-            config=config.merge(Config(proxies={})),
+            config=Config(proxies={}),
         )
 
     def bench(self, options: Options) -> SqsBench:
@@ -155,15 +158,16 @@ class SqsServer:
         return self.over(url, dlq_url, options)
 
     def over(self, url: str, dlq_url: str | None, options: Options) -> SqsBench:
-        calls: Counter[str] = Counter()
+        sqs = SqsClient(self.url, servers.REGION)
+        queue = SqsQueue(sqs, url, wait_seconds=options.wait_seconds)
+        made = SqsBench(self, sqs, queue, url, dlq_url)
+        self._made.append(made)
+        return made
 
-        def make_client(config: Config) -> Any:
-            client = self.new_client(config)
-            client.meta.events.register("before-call.sqs", lambda model, **_: calls.update([str(model.name)]))
-            return client
-
-        queue = SqsQueue(make_client, url, wait_seconds=options.wait_seconds)
-        return SqsBench(self, queue, url, dlq_url, calls)
+    async def close_benches(self) -> None:
+        """Closes all that were made since; those of a test that failed too."""
+        while self._made:
+            await self._made.pop().close()
 
     def _create_dlq(self, name: str, maximum_message_size: int | None) -> tuple[str, str]:
         attributes = {"MessageRetentionPeriod": "1209600"}
@@ -214,10 +218,11 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=[_marked(name) for name in SERVERS])
-def sqs_server(request: pytest.FixtureRequest) -> SqsServer:
+async def sqs_server(request: pytest.FixtureRequest) -> AsyncIterator[SqsServer]:
     """For what only the SQS adapter has."""
     server: SqsServer = request.getfixturevalue(f"{request.param}_sqs")
-    return server
+    yield server
+    await server.close_benches()
 
 
 @pytest.fixture
@@ -234,6 +239,8 @@ async def benches(backend: str, request: pytest.FixtureRequest) -> AsyncIterator
     yield make
     for bench in made:
         await bench.close()
+    if server is not None:
+        await server.close_benches()
 
 
 def _memory_bench(options: Options) -> MemoryBench:

@@ -382,7 +382,6 @@ async def test_acks_travel_ten_at_a_time(sqs_server: SqsServer) -> None:
 
     assert bench.depth() == 0
     assert bench.calls["DeleteMessageBatch"] == 3
-    await bench.close()
 
 
 async def test_the_description_knows_both_queues(sqs_server: SqsServer) -> None:
@@ -408,7 +407,6 @@ async def test_the_description_knows_both_queues(sqs_server: SqsServer) -> None:
     assert described.dlq_visible == 0
     assert not described.fifo
     assert described.dlq_error == ""
-    await bench.close()
 
 
 async def test_a_missing_queue_is_named_as_such(sqs_server: SqsServer) -> None:
@@ -420,7 +418,6 @@ async def test_a_missing_queue_is_named_as_such(sqs_server: SqsServer) -> None:
             await call()
         assert (caught.value.reason, caught.value.kind) == (Reason.QUEUE_MISSING, Kind.UNAVAILABLE)
         assert caught.value.operation == "sqs:GetQueueAttributes"
-    await bench.close()
 
 
 async def test_a_missing_redrive_target_leaves_no_dead_letter_queue(sqs_server: SqsServer) -> None:
@@ -432,7 +429,6 @@ async def test_a_missing_redrive_target_leaves_no_dead_letter_queue(sqs_server: 
     assert described.dlq_url is None
     assert "sqs:GetQueueUrl" in described.dlq_error
     assert not bench.queue.has_dead_letter_queue
-    await bench.close()
 
 
 async def test_what_a_cancelled_poll_still_brings_is_released(sqs_server: SqsServer) -> None:
@@ -448,7 +444,16 @@ async def test_what_a_cancelled_poll_still_brings_is_released(sqs_server: SqsSer
 
     other = sqs_server.over(bench.url, None, Options())
     assert (await _next(other.queue)).body == "body"
-    await other.close()
+
+
+async def test_a_poll_that_brings_nothing_does_not_hold_up_the_end(sqs_server: SqsServer) -> None:
+    bench = sqs_server.bench(Options(wait_seconds=20))
+    poll = asyncio.create_task(bench.queue.receive(10))
+    await _until(lambda: _true(bench.calls["ReceiveMessage"] == 1), "the poll did not begin")
+    poll.cancel()
+
+    async with asyncio.timeout(10):
+        await bench.close()
 
 
 async def test_a_long_poll_holds_up_nothing_else(sqs_server: SqsServer) -> None:
@@ -462,7 +467,6 @@ async def test_a_long_poll_holds_up_nothing_else(sqs_server: SqsServer) -> None:
 
     assert not any(poll.done() for poll in polls)
     assert await asyncio.gather(*polls) == [[], [], [], []]
-    await bench.close()
 
 
 # --- inside ---

@@ -15,7 +15,7 @@ import pytest
 from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
-from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
+from consumer.adapters.aws import AwsCredentials, AwsSession, Endpoints, new_aws_session
 from consumer.adapters.http import HttpClient
 from consumer.adapters.s3 import S3Source
 from consumer.errors import Kind, Reason, ReplicatorError, SourceChanged, SourceGone
@@ -139,7 +139,7 @@ class S3Server:
     access_key: str = "test"
     secret_key: str = field(default="test", repr=False)
     client: Any = field(init=False)
-    session: boto3.Session = field(init=False)
+    session: AwsSession = field(init=False)
     endpoints: Endpoints = field(init=False)
 
     def __post_init__(self) -> None:
@@ -148,7 +148,14 @@ class S3Server:
         config = Config(
             s3={"addressing_style": "path"}, proxies={}, request_checksum_calculation="when_required"
         )
-        self.client = self.session.client("s3", endpoint_url=self.url, config=config)
+        self.client = boto3.client(
+            "s3",
+            region_name="us-east-1",
+            endpoint_url=self.url,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            config=config,
+        )
         self.endpoints = Endpoints(self.session, self.url)
 
 
@@ -176,7 +183,7 @@ def localstack_s3() -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
-def double_session() -> boto3.Session:
+def double_session() -> AwsSession:
     return new_aws_session("us-east-1", "test", "test")
 
 
@@ -198,7 +205,7 @@ def store(request: pytest.FixtureRequest) -> str:
 async def bench(store: str, request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     async with HttpClient() as http:
         if store == "double":
-            session: boto3.Session = request.getfixturevalue("double_session")
+            session: AwsSession = request.getfixturevalue("double_session")
             async with FaultyS3() as s3:
                 s3.buckets["incoming"] = {}
                 source = _source(http, session, Endpoints(session, s3.url))
@@ -210,7 +217,7 @@ async def bench(store: str, request: pytest.FixtureRequest) -> AsyncIterator[Ben
         yield ServerBench(server.client, _source(http, server.session, server.endpoints), bucket)
 
 
-def _source(http: Any, session: boto3.Session, endpoints: Endpoints) -> S3Source:
+def _source(http: Any, session: AwsSession, endpoints: Endpoints) -> S3Source:
     return S3Source(
         http, AwsCredentials(session), endpoints, Nobody(), region="us-east-1", custom_endpoint=True
     )

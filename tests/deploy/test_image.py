@@ -262,7 +262,9 @@ def test_the_pod_runs_the_command_and_leaves_room_for_the_memory_budget() -> Non
     # `args` keeps the image's entry point, `command` would replace it.
     assert CONTAINER["args"] == json.loads(_only(RUN, "CMD"))
     assert "command" not in CONTAINER
-    assert limit >= int(CONFIGURATION["MEMORY_BUDGET_MIB"]) + BESIDE_THE_BUDGET_MIB
+    workers = int(CONFIGURATION["WORKERS"])
+    processes = workers + 1 if workers > 1 else 1
+    assert limit >= int(CONFIGURATION["MEMORY_BUDGET_MIB"]) + processes * BESIDE_THE_BUDGET_MIB
     assert set(resources["requests"]) == {"cpu", "memory"}
 
 

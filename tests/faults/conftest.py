@@ -12,12 +12,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
-import boto3
 import pytest
 import stamina
 import structlog
 
-from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
+from consumer.adapters.aws import AwsCredentials, AwsSession, Endpoints, new_aws_session
 from consumer.adapters.gcs import GcsDestination
 from consumer.adapters.gcs_auth import NoToken
 from consumer.adapters.gcs_client import Token
@@ -132,7 +131,7 @@ def _no_back_off(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def aws_session() -> boto3.Session:
+def aws_session() -> AwsSession:
     return new_aws_session("us-east-1", "access", "secret")
 
 
@@ -145,7 +144,7 @@ def s3_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def endpoints(aws_session: boto3.Session, s3_port: int) -> Endpoints:
+def endpoints(aws_session: AwsSession, s3_port: int) -> Endpoints:
     return Endpoints(aws_session, f"http://127.0.0.1:{s3_port}")
 
 
@@ -157,7 +156,7 @@ def tls() -> ssl.SSLContext:
 
 @pytest.fixture
 async def lab(
-    aws_session: boto3.Session,
+    aws_session: AwsSession,
     endpoints: Endpoints,
     s3_port: int,
     tls: ssl.SSLContext,
@@ -210,12 +209,12 @@ def log() -> Iterator[io.StringIO]:
 
 
 @pytest.fixture(scope="session")
-def daemon_aws_session() -> boto3.Session:
+def daemon_aws_session() -> AwsSession:
     return new_aws_session(REGION, KEY_ID, SECRET_KEY)
 
 
 @pytest.fixture
-def quick(daemon_aws_session: boto3.Session, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(daemon_aws_session: AwsSession, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon without what only takes time: building clients, its sidecar, and waiting between attempts."""
 
     async def no_sidecar(*_: object) -> None: ...

@@ -6,16 +6,15 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from functools import partial
 
-import boto3
 import pytest
 
 from consumer.adapters.sqs import SqsQueue
 from consumer.errors import LeaseLost, ReplicatorError
 from consumer.model import Delivery
-from tests.acceptance.stack import Aws, new_queue
+from tests.acceptance.stack import REGION, Aws, new_queue
 from tests.doubles.fault_proxy import EntryFailure, FaultProxy, WireFault
+from tests.doubles.sqs_client import SqsClient
 
 pytestmark = pytest.mark.anyio
 
@@ -36,18 +35,19 @@ class Counter:
 
 
 @pytest.fixture
-async def counter(sqs: Aws, daemon_aws_session: boto3.Session, quick: None) -> AsyncIterator[Counter]:
+async def counter(sqs: Aws, quick: None) -> AsyncIterator[Counter]:
     url, _ = new_queue(sqs, f"partial-{uuid.uuid4().hex}")
     for body in ("a", "b"):
         sqs.sqs.send_message(QueueUrl=url, MessageBody=body)
     async with FaultProxy(sqs.url) as proxy:
-        make_client = partial(daemon_aws_session.client, "sqs", endpoint_url=proxy.url)
+        client = SqsClient(proxy.url, REGION)
         # Ample time for both to get into one batch.
-        queue = SqsQueue(lambda config: make_client(config=config), url, wait_seconds=1, linger=0.5)
+        queue = SqsQueue(client, url, wait_seconds=1, linger=0.5)
         deliveries = await queue.receive(10)
         assert len(deliveries) == 2
         yield Counter(queue, proxy, deliveries)
         await queue.close()
+        await client.close()
 
 
 async def test_the_entry_that_failed_in_passing_is_sent_again_alone(counter: Counter) -> None:

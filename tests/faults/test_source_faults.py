@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from botocore.credentials import Credentials
 
-from consumer.adapters.aws import AwsCredentials
+from consumer.adapters.aws import AwsCredentials, AwsSession
 from consumer.adapters.s3_headers import read_carried
-from consumer.adapters.sigv4 import AwsKeys
 from consumer.decide import ForeignRule, MissingRule, Policy
 from consumer.errors import Kind, Reason
 from consumer.model import MIB, EventKind, Outcome, Result
@@ -37,21 +38,29 @@ def failure_of(outcome: Outcome) -> tuple[Reason, Kind]:
 # --- S3 refuses ---
 
 
-async def test_keys_that_expired_are_looked_for_once_more(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+class Rotating(AwsSession):
+    """Other keys at each look."""
+
+    looks = 0
+
+    def find_credentials(self) -> Any:
+        return self
+
+    def get_frozen_credentials(self) -> Any:
+        self.looks += 1
+        return Credentials(f"key-{self.looks}", "secret").get_frozen_credentials()
+
+
+async def test_keys_that_expired_are_looked_for_once_more(lab: Lab) -> None:
     lab.s3.put(SOURCE, KEY, DATA)
     lab.s3.inject(S3Fault(status=403, code="ExpiredToken"))
-    looks: list[AwsKeys] = []
-
-    def load(self: AwsCredentials) -> AwsKeys:
-        looks.append(AwsKeys(f"key-{len(looks)}", "secret"))
-        return looks[-1]
-
-    monkeypatch.setattr(AwsCredentials, "_load", load)
+    session = Rotating("us-east-1")
+    lab.source._credentials = AwsCredentials(session)
 
     outcome = await lab.replicate()
 
     assert outcome.result is Result.COPIED
-    assert len(looks) == 2
+    assert session.looks == 2
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""Whatever is asked of S3, our signer and botocore's sign it alike."""
+"""Whatever is asked of S3 and SQS, our signer and botocore's sign it alike."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from unittest.mock import patch
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import botocore.auth
 from botocore.awsrequest import AWSRequest
@@ -30,7 +30,8 @@ _EXTRA = st.fixed_dictionaries(
 )
 
 SIGNER = Signer()
-"""One for all examples: what it keeps must not leak from one into the next."""
+SQS_SIGNER = Signer("sqs")
+"""One each for all examples: what they keep must not leak from one into the next."""
 
 
 def botocore_headers(
@@ -49,6 +50,22 @@ def botocore_headers(
     credentials = Credentials(keys.access_key, keys.secret_key, keys.token)
     with patch("botocore.auth.get_current_datetime", return_value=now.replace(tzinfo=None)):
         botocore.auth.S3SigV4Auth(credentials, "s3", region).add_auth(request)
+    return {name.lower(): str(value) for name, value in request.headers.items()}
+
+
+def botocore_sqs_headers(
+    url: str, action: str, body: bytes, keys: AwsKeys, region: str, now: datetime
+) -> dict[str, str]:
+    """What botocore's signer for SQS sends for the same POST: the oracle."""
+    headers = {
+        "host": urlsplit(url).netloc,
+        "content-type": "application/x-amz-json-1.0",
+        "x-amz-target": f"AmazonSQS.{action}",
+    }
+    request = AWSRequest(method="POST", url=url, headers=headers, data=body)
+    credentials = Credentials(keys.access_key, keys.secret_key, keys.token)
+    with patch("botocore.auth.get_current_datetime", return_value=now.replace(tzinfo=None)):
+        botocore.auth.SigV4Auth(credentials, "sqs", region).add_auth(request)
     return {name.lower(): str(value) for name, value in request.headers.items()}
 
 
@@ -85,3 +102,23 @@ def test_the_signature_is_botocore_s(
 
     assert ours == botocore_headers(method, host, path, query, keys, region, now, extra)
     assert ours["x-amz-content-sha256"] == EMPTY_SHA256
+
+
+@given(
+    body=st.binary(max_size=400),
+    action=st.sampled_from(["ReceiveMessage", "DeleteMessageBatch"]),
+    host=st.sampled_from(["sqs.eu-central-1.amazonaws.com", "127.0.0.1:9324"]),
+    secret=_ASCII,
+    token=_TOKENS,
+    region=_REGIONS,
+    now=_MOMENTS,
+)
+def test_the_signature_of_a_post_to_sqs_is_botocore_s(
+    body: bytes, action: str, host: str, secret: str, token: str | None, region: str, now: datetime
+) -> None:
+    keys = AwsKeys("AKIDEXAMPLE", secret, token)
+    extra = {"content-type": "application/x-amz-json-1.0", "x-amz-target": f"AmazonSQS.{action}"}
+
+    ours = SQS_SIGNER.headers("POST", host, "/", keys, region, now, headers=extra, body=body)
+
+    assert ours == botocore_sqs_headers(f"https://{host}/", action, body, keys, region, now)

@@ -160,14 +160,16 @@ async def test_a_pause_before_the_receive_gives_the_reserved_slots_back(
 ) -> None:
     bench = Workbench(capacity=3)
     receives = Receives(bench, monkeypatch)
-    await bench.slots.acquire()  # the poller waits a moment for a third slot
+    for _ in range(2):
+        await bench.slots.acquire()  # the poller waits a moment for a second slot
     async with running(bench) as daemon:
         bench.gate.close(Failure.of(NO_QUEUE))
         bench.queue.fail("probe", NO_QUEUE, times=None)
         await asyncio.sleep(10)
         assert receives.asked == []
-        assert bench.slots.free == 2
-        bench.slots.release()
+        assert bench.slots.free == 1
+        for _ in range(2):
+            bench.slots.release()
         assert await daemon.drained()
 
 
@@ -226,6 +228,15 @@ async def test_one_message_s_defect_does_not_stop_the_others(
     async with running(bench):
         await until(lambda: not bench.queue.messages)
     assert isinstance(bench.recorder.one(UnexpectedError).error, defect)
+
+
+async def test_of_several_daemons_in_a_pod_one_asks_for_the_depth() -> None:
+    bench = Workbench()
+    bench.daemon._watches_queue = False
+    async with running(bench):
+        await asyncio.sleep(95)
+    assert bench.recorder.of(QueueDepth) == []
+    assert bench.recorder.of(LoopLagged)
 
 
 async def test_the_gauges_go_on_after_a_failure() -> None:

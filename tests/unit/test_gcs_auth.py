@@ -14,6 +14,7 @@ import google.auth.credentials
 import pytest
 from google.auth import exceptions as vendor
 
+from consumer.adapters import renewal
 from consumer.adapters.gcs_auth import GoogleToken, NoToken
 from consumer.errors import Kind, Reason, ReplicatorError
 
@@ -27,12 +28,16 @@ class Credentials:
         self.lives = list(lives)
         self.refreshed = 0
         self.threads: set[threading.Thread] = set()
+        self.slow: threading.Event | None = None
+        self.arrived: threading.Event | None = None
         self.token: str | None = None
         self.expiry: dt.datetime | None = None
         self.quota_project_id: str | None = None
 
     def refresh(self, request: Any) -> None:
         self.threads.add(threading.current_thread())
+        if self.slow is not None:
+            self.slow.wait(60)
         life = self.lives.pop(0) if len(self.lives) > 1 else self.lives[0]
         self.refreshed += 1
         if isinstance(life, Exception):
@@ -40,12 +45,14 @@ class Credentials:
         self.token = f"token-{self.refreshed}"
         # google-auth keeps naive UTC.
         self.expiry = dt.datetime.now(dt.UTC).replace(tzinfo=None) + dt.timedelta(seconds=life)
+        if self.arrived is not None:
+            self.arrived.wait(60)
 
 
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Any:
     def install(credentials: Credentials) -> GoogleToken:
-        monkeypatch.setattr(google.auth, "default", lambda scopes: (credentials, "project"))
+        monkeypatch.setattr(google.auth, "default", lambda: (credentials, "project"))
         return GoogleToken()
 
     return install
@@ -71,13 +78,64 @@ async def test_many_callers_refresh_once(use: Any) -> None:
     assert credentials.refreshed == 1
 
 
-async def test_a_token_is_renewed_before_it_expires(use: Any) -> None:
+async def test_a_token_is_renewed_before_it_expires_and_nobody_waits_for_that(use: Any) -> None:
     credentials = Credentials(200, 3600)
+    credentials.slow = threading.Event()
     token = use(credentials)
+    credentials.slow.set()
+    assert (await token.headers())["Authorization"] == "Bearer token-1"
 
-    seen = [(await token.headers())["Authorization"] for _ in range(3)]
+    credentials.slow.clear()
+    for _ in range(20):  # the server does not answer yet
+        assert (await token.headers())["Authorization"] == "Bearer token-1"
+    credentials.slow.set()
+    while (await token.headers())["Authorization"] != "Bearer token-2":  # noqa: ASYNC110 - a thread fetches, and has no event for it
+        await asyncio.sleep(0.01)
+    assert credentials.refreshed == 2
 
-    assert seen == ["Bearer token-1", "Bearer token-2", "Bearer token-2"]
+
+async def test_a_renewal_that_fails_leaves_the_token_in_use_and_is_tried_again_later(
+    use: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    credentials = Credentials(200, vendor.TransportError("no route"), 3600)
+    token = use(credentials)
+    await token.headers()
+    while credentials.refreshed < 2 or not caplog.records:
+        assert (await token.headers())["Authorization"] == "Bearer token-1"
+        await asyncio.sleep(0.01)
+    for _ in range(5):
+        await token.headers()
+
+    assert credentials.refreshed == 2  # not at every request
+    assert "cannot be renewed yet" in caplog.text
+    monkeypatch.setattr(renewal, "_PAUSE_SECONDS", 0.0)
+    token._renewal._next = 0.0
+    while (await token.headers())["Authorization"] != "Bearer token-3":  # noqa: ASYNC110 - a thread fetches, and has no event for it
+        await asyncio.sleep(0.01)
+
+
+async def test_an_expired_token_is_never_sent(use: Any) -> None:
+    token = use(Credentials(10, vendor.TransportError("no route"), 3600))
+    await token.headers()
+
+    with pytest.raises(ReplicatorError, match="token endpoint"):
+        await token.headers()
+    assert (await token.headers())["Authorization"] == "Bearer token-3"
+
+
+async def test_a_cancelled_caller_does_not_take_the_refresh_along(use: Any) -> None:
+    credentials = Credentials(3600)
+    credentials.slow = threading.Event()
+    token = use(credentials)
+    first, second = asyncio.create_task(token.headers()), asyncio.create_task(token.headers())
+    while not credentials.threads:  # noqa: ASYNC110 - a thread fetches, and has no event for it
+        await asyncio.sleep(0.01)
+    first.cancel()
+    await asyncio.sleep(0)
+    credentials.slow.set()
+
+    assert await second == {"Authorization": "Bearer token-1"}
+    assert credentials.refreshed == 1
 
 
 async def test_a_token_that_its_server_keeps_until_four_minutes_before_the_end_is_not_asked_for_again(
@@ -103,6 +161,20 @@ async def test_a_refused_token_is_replaced(use: Any) -> None:
 
     assert first == second == {"Authorization": "Bearer token-2"}
     assert credentials.refreshed == 2
+
+
+async def test_a_token_refused_while_it_arrives_is_replaced(use: Any) -> None:
+    """Its renewal is still under way when it is refused."""
+    credentials = Credentials(3600)
+    token = use(credentials)
+    credentials.arrived = threading.Event()
+    first = asyncio.create_task(token.headers())
+    while credentials.token is None:  # noqa: ASYNC110 - a thread fetches, and has no event for it
+        await asyncio.sleep(0.01)
+    token.forget()
+    credentials.arrived.set()
+
+    assert await first == {"Authorization": "Bearer token-2"}
 
 
 async def test_a_quota_project_is_named(use: Any) -> None:

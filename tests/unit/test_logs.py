@@ -83,6 +83,19 @@ def test_a_json_line_has_time_level_logger_event_and_fields_in_this_order() -> N
     assert timedelta(0) <= age < timedelta(minutes=1)
 
 
+@pytest.mark.parametrize("kind", ["json", "rich"])
+def test_every_line_of_a_worker_carries_its_number(kind: str) -> None:
+    stream = io.StringIO()
+    configure_logging("INFO", kind, stream=stream, worker=3)
+    logger().info("of its own")
+    logging.getLogger("uvicorn").warning("of a library")
+    lines = stream.getvalue().splitlines()
+    if kind == "json":
+        assert [json.loads(line)["worker"] for line in lines] == [3, 3]
+    else:
+        assert [line.count(" worker=3") for line in lines] == [1, 1]
+
+
 def test_the_level_is_a_threshold() -> None:
     stream = configured("WARNING")
     logger().info("not this")

@@ -43,6 +43,8 @@ from consumer.model import (
     SettleFailed,
     Settlement,
     UnexpectedError,
+    WorkerEnded,
+    WorkerStarted,
     failed,
 )
 from consumer.observe import Telemetry
@@ -309,6 +311,24 @@ CASES: list[tuple[Event, dict[str, float], dict[str, Any]]] = [
             "operation": "s3:GetObject",
             "attempt": 2,
             "error": "503",
+        },
+    ),
+    (
+        WorkerStarted(2, 4711),
+        {},
+        {"level": "info", "event": "worker started", "worker": 2, "pid": 4711},
+    ),
+    (
+        WorkerEnded(2, 4711, "it was ended by SIGKILL", 4.0),
+        {"unexpected_errors_total{where=worker}": 1},
+        {
+            "level": "error",
+            "event": "worker ended",
+            "worker": 2,
+            "pid": 4711,
+            "error": "it was ended by SIGKILL",
+            "restart_in_seconds": 4.0,
+            "hint": "what it held comes again by its visibility timeout; when frequent look at its memory",
         },
     ),
 ]

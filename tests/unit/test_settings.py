@@ -59,6 +59,7 @@ def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         "GOOGLE_APPLICATION_CREDENTIALS": None,
         "CONCURRENCY": 32,
         "MEMORY_BUDGET_MIB": 256,
+        "WORKERS": 1,
         "RETRY_BASE_SECONDS": 5,
         "RETRY_MAX_SECONDS": 900,
         "REPLICATE_DELETES": False,
@@ -281,6 +282,7 @@ REFUSED = {
     "RETRY_MIN_AGE_SECONDS": ["-1", "nan", "x"],
     "CONCURRENCY": ["0", "1001", "-1", "1.5"],
     "MEMORY_BUDGET_MIB": ["0", "256MiB"],
+    "WORKERS": ["0", "-1", "65", "2.5", "auto", "two"],
     "RETRY_BASE_SECONDS": ["0", "-1", "nan", "inf"],
     "RETRY_MAX_SECONDS": ["0", "4.9", "43200.5", "inf", "nan"],
     "DRAIN_TIMEOUT_SECONDS": ["-1", "inf"],
@@ -419,6 +421,18 @@ def test_the_longest_delay_is_not_below_the_first_even_when_it_is_the_default(tm
     assert problems_of(tmp_path, RETRY_BASE_SECONDS="1000") == [
         "RETRY_MAX_SECONDS: must be at least RETRY_BASE_SECONDS, which is 1000; it is '900'"
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "each"), [("CONCURRENCY", "3", "a slot"), ("MEMORY_BUDGET_MIB", "3", "1 MiB")]
+)
+def test_there_is_something_to_share_for_each_worker(
+    tmp_path: Path, name: str, value: str, each: str
+) -> None:
+    assert problems_of(tmp_path, **{name: value, "WORKERS": "4"}) == [
+        f"WORKERS: must be at most {name}, which is 3: each worker needs {each}; it is '4'"
+    ]
+    assert load(tmp_path, **{name: value, "WORKERS": "3"}).workers == 3
 
 
 @pytest.mark.parametrize("emulator", [{}, {"STORAGE_EMULATOR_HOST": "localhost:4443"}])

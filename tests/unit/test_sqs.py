@@ -1,23 +1,23 @@
-"""The SQS adapter where a server cannot be made to misbehave on order: a scripted client, and the pure parts."""
+"""The SQS adapter where a server cannot be made to misbehave on order: scripted answers, and the pure parts.
+
+What is on the wire is in `test_sqs_calls.py`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
-from botocore import exceptions as vendor
 
-from consumer.adapters.sqs import SqsQueue, translate
+from consumer.adapters.sqs import Calls, SqsQueue
 from consumer.adapters.sqs_batches import Batcher, Result, send_until_settled
 from consumer.adapters.sqs_dead_letters import allowed, attribute_size, dead_letter_attributes
 from consumer.adapters.sqs_description import RedrivePolicy, queue_url_request
-from consumer.adapters.sqs_errors import UnreadableAnswerError, refuse_unreadable
+from consumer.adapters.sqs_errors import refusal
 from consumer.errors import Kind, LeaseLost, Reason, ReplicatorError
 from consumer.model import Delivery
 from consumer.ports import LeaseRequest
@@ -35,37 +35,34 @@ CAPPED = (
 Script = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
-class ScriptedClient:
-    """A boto3 client whose methods answer from the script; a batch call succeeds unless the script has it."""
+class ScriptedCalls:
+    """`sqs.Calls` answered from the script, by action; a batch call succeeds unless the script has it."""
 
-    def __init__(self, **script: Script) -> None:
-        self.script = script
-        self.meta = Mock()
-        self.requests: list[tuple[str, dict[str, Any]]] = []
+    def __init__(self, script: Mapping[str, Script] | None = None, **more: Script) -> None:
+        self.script = {**(script or {}), **more}
+        self.requests: list[tuple[str, Mapping[str, Any]]] = []
 
-    def __getattr__(self, name: str) -> Callable[..., Mapping[str, Any]]:
-        def call(**request: Any) -> Mapping[str, Any]:
-            self.requests.append((name, request))
-            if name in self.script:
-                return self.script[name](request)
-            return {"Successful": [{"Id": entry["Id"]} for entry in request.get("Entries", [])]}
+    async def call(self, action: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.requests.append((action, request))
+        if action in self.script:
+            return self.script[action](dict(request))
+        return {"Successful": [{"Id": entry["Id"]} for entry in request.get("Entries", [])]}
 
-        return call
+    async def poll(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await self.call("ReceiveMessage", request)
 
-    def close(self) -> None: ...
-
-    def made(self, name: str) -> list[dict[str, Any]]:
-        return [request for called, request in self.requests if called == name]
+    def made(self, action: str) -> list[Mapping[str, Any]]:
+        return [request for called, request in self.requests if called == action]
 
 
 class Desk:
-    """Makes queues over scripted clients, and closes them."""
+    """Makes queues over scripted answers, and closes them."""
 
     def __init__(self) -> None:
         self.queues: list[SqsQueue] = []
 
-    def queue(self, client: ScriptedClient, **options: Any) -> SqsQueue:
-        made = SqsQueue(lambda config: client, "http://sqs/1/queue", linger=0.001, **options)
+    def queue(self, calls: Calls, **options: Any) -> SqsQueue:
+        made = SqsQueue(calls, "http://sqs/1/queue", **{"linger": 0.001, **options})
         self.queues.append(made)
         return made
 
@@ -78,12 +75,10 @@ async def desk() -> AsyncIterator[Desk]:
         await queue.close()
 
 
-def client_error(code: str, message: str = "", status: int = 400) -> vendor.ClientError:
-    response: Any = {
-        "Error": {"Code": code, "Message": message},
-        "ResponseMetadata": {"HTTPStatusCode": status},
-    }
-    return vendor.ClientError(response, "Anything")
+async def hold_another(queue: SqsQueue, client: ScriptedCalls) -> None:
+    """A message that is being worked on, so that its end may join a batch."""
+    client.script["ReceiveMessage"] = lambda _: {"Messages": [{"ReceiptHandle": "another"}]}
+    await queue.receive(1)
 
 
 def failing(code: str, message: str = "", *, sender: bool = True, times: int = 10**6) -> Script:
@@ -110,148 +105,29 @@ def raising(error: Exception) -> Script:
     return answer
 
 
-# --- translation ---
-
-
-@pytest.mark.parametrize(
-    ("error", "reason", "kind"),
-    [
-        (client_error("QueueDoesNotExist"), Reason.QUEUE_MISSING, Kind.UNAVAILABLE),
-        (client_error("AWS.SimpleQueueService.NonExistentQueue"), Reason.QUEUE_MISSING, Kind.UNAVAILABLE),
-        (client_error("ExpiredToken", status=403), Reason.CREDENTIALS, Kind.UNAVAILABLE),
-        (client_error("ExpiredTokenException"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
-        (client_error("InvalidClientTokenId", status=403), Reason.CREDENTIALS, Kind.UNAVAILABLE),
-        (client_error("UnrecognizedClientException"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
-        (client_error("SignatureDoesNotMatch", status=403), Reason.CREDENTIALS, Kind.UNAVAILABLE),
-        (client_error("InvalidAccessKeyId"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
-        (client_error("InvalidSecurity"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
-        (client_error("MissingAuthenticationTokenException"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
-        (client_error("AccessDenied", status=403), Reason.CREDENTIALS, Kind.UNAVAILABLE),
-        (client_error("AccessDeniedException"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
-        (client_error("KmsAccessDenied"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
-        (client_error("KMS.DisabledException"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
-        (client_error("KmsThrottled"), Reason.THROTTLED, Kind.RETRYABLE),
-        (client_error("KMS.ThrottlingException"), Reason.THROTTLED, Kind.RETRYABLE),
-        (client_error("RequestTimeTooSkewed", status=403), Reason.CLOCK_SKEW, Kind.UNAVAILABLE),
-        (client_error("RequestExpired"), Reason.CLOCK_SKEW, Kind.UNAVAILABLE),
-        (
-            client_error("InvalidSignatureException", "Signature expired: 2 is now earlier than 1"),
-            Reason.CLOCK_SKEW,
-            Kind.UNAVAILABLE,
-        ),
-        (client_error("ThrottlingException"), Reason.THROTTLED, Kind.RETRYABLE),
-        (client_error("Throttling"), Reason.THROTTLED, Kind.RETRYABLE),
-        (client_error("RequestThrottled", status=403), Reason.THROTTLED, Kind.RETRYABLE),
-        (client_error("OverLimit", status=403), Reason.THROTTLED, Kind.RETRYABLE),
-        (client_error("Anything", status=429), Reason.THROTTLED, Kind.RETRYABLE),
-        (client_error("InternalError", status=500), Reason.SERVER_ERROR, Kind.RETRYABLE),
-        (client_error("503", status=503), Reason.SERVER_ERROR, Kind.RETRYABLE),
-        (client_error("Unheard", status=400), Reason.UNEXPECTED, Kind.RETRYABLE),
-        (client_error("403", status=403), Reason.UNEXPECTED, Kind.RETRYABLE),
-        (client_error("InvalidParameterValue", CAPPED), Reason.REFUSED, Kind.PERMANENT),
-        (
-            vendor.EndpointConnectionError(endpoint_url="u"),
-            Reason.ENDPOINT_UNREACHABLE,
-            Kind.UNAVAILABLE,
-        ),
-        (vendor.ConnectTimeoutError(endpoint_url="u"), Reason.ENDPOINT_UNREACHABLE, Kind.UNAVAILABLE),
-        (vendor.SSLError(endpoint_url="u", error=OSError()), Reason.ENDPOINT_UNREACHABLE, Kind.UNAVAILABLE),
-        (vendor.ProxyConnectionError(proxy_url="u"), Reason.ENDPOINT_UNREACHABLE, Kind.UNAVAILABLE),
-        (vendor.ReadTimeoutError(endpoint_url="u"), Reason.TIMEOUT, Kind.RETRYABLE),
-        (vendor.ConnectionClosedError(endpoint_url="u"), Reason.CONNECTION, Kind.RETRYABLE),
-        (vendor.NoCredentialsError(), Reason.CREDENTIALS, Kind.UNAVAILABLE),
-        (vendor.TokenRetrievalError(provider="p", error_msg="e"), Reason.CREDENTIALS, Kind.UNAVAILABLE),
-        (
-            vendor.CredentialRetrievalError(provider="p", error_msg="e"),
-            Reason.CREDENTIALS,
-            Kind.UNAVAILABLE,
-        ),
-        (ValueError("what"), Reason.UNEXPECTED, Kind.RETRYABLE),
-    ],
-)
-def test_each_error_has_its_reason(error: Exception, reason: Reason, kind: Kind) -> None:
-    ours = translate(error, "sqs:ReceiveMessage")
-
-    assert (ours.reason, ours.kind, ours.operation) == (reason, kind, "sqs:ReceiveMessage")
-    assert not isinstance(ours, LeaseLost)
-    assert ours.__cause__ is error
-    # A shared cause is for a person to end: it comes with a hint.
-    assert ours.hint or kind is not Kind.UNAVAILABLE
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        client_error("ReceiptHandleIsInvalid", "The input receipt handle is invalid."),
-        client_error("MessageNotInflight"),
-        client_error("AWS.SimpleQueueService.MessageNotInflight"),
-        client_error("InvalidParameterValue", EXPIRED),
-        client_error(
-            "InvalidParameterValue",
-            f"Value {HANDLE} for parameter ReceiptHandle is invalid. Reason: Message does not exist or is not "
-            "available for visibility timeout change.",
-        ),
-    ],
-)
-def test_a_handle_that_is_not_valid_is_a_lost_lease(error: Exception) -> None:
-    assert isinstance(translate(error, "sqs:DeleteMessage"), LeaseLost)
-
-
-def test_a_missing_right_is_named() -> None:
-    ours = translate(client_error("AccessDenied", "not authorized", 403), "sqs:DeleteMessage")
-
-    assert "sqs:DeleteMessage" in ours.hint
-    assert "kms:Decrypt" in translate(client_error("KmsAccessDenied"), "sqs:ReceiveMessage").hint
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        client_error("InvalidParameterValue", EXPIRED),
-        client_error("Unheard", EXPIRED),
-        client_error("AccessDenied", f"key AKIAABCDEFGHIJKLMNOP and {HANDLE}"),
-        client_error(
-            "SignatureDoesNotMatch", f"x-amz-security-token: short-token AKIAABCDEFGHIJKLMNOP {HANDLE}"
-        ),
-        vendor.ParamValidationError(report=f"bad value: {HANDLE}"),
-        vendor.ProxyConnectionError(proxy_url="http://user:short-token@proxy"),
-    ],
-)
-def test_no_secret_and_no_handle_gets_into_a_message(error: Exception) -> None:
-    text = str(translate(error, "sqs:DeleteMessage"))
-
-    assert HANDLE not in text
-    assert "AKIAABCDEFGHIJKLMNOP" not in text
-    assert "short-token" not in text
-
-
-def test_what_is_ours_already_stays() -> None:
-    ours = ReplicatorError(Reason.TIMEOUT, "late")
-
-    assert translate(ours, "sqs:DeleteMessage") is ours
-
-
 # --- batches ---
 
 
 async def test_a_failed_entry_fails_its_caller_alone(desk: Desk) -> None:
-    client = ScriptedClient(delete_message_batch=failing("ReceiptHandleIsInvalid"))
+    client = ScriptedCalls(DeleteMessageBatch=failing("ReceiptHandleIsInvalid"))
     queue = desk.queue(client)
+    await hold_another(queue, client)
 
     results = await asyncio.gather(queue.ack(DELIVERY), queue.ack(DELIVERY), return_exceptions=True)
 
     assert isinstance(results[0], LeaseLost)
     assert results[1] is None
-    assert len(client.made("delete_message_batch")) == 1
+    assert len(client.made("DeleteMessageBatch")) == 1
 
 
 async def test_an_entry_that_failed_for_a_passing_reason_is_sent_again_alone(desk: Desk) -> None:
-    client = ScriptedClient(delete_message_batch=failing("InternalError", sender=False, times=1))
+    client = ScriptedCalls(DeleteMessageBatch=failing("InternalError", sender=False, times=1))
     queue = desk.queue(client)
+    await hold_another(queue, client)
 
     await asyncio.gather(queue.ack(DELIVERY), queue.ack(DELIVERY))
 
-    sizes = [len(request["Entries"]) for request in client.made("delete_message_batch")]
+    sizes = [len(request["Entries"]) for request in client.made("DeleteMessageBatch")]
     assert sizes == [2, 1]
 
 
@@ -279,8 +155,9 @@ async def test_an_entry_that_keeps_failing_is_given_up() -> None:
 async def test_a_call_that_failed_as_a_whole_is_not_repeated_and_each_caller_gets_its_own_error(
     desk: Desk,
 ) -> None:
-    client = ScriptedClient(delete_message_batch=raising(client_error("ThrottlingException")))
+    client = ScriptedCalls(DeleteMessageBatch=raising(refusal(400, "Throttling", "", "sqs:DeleteMessage")))
     queue = desk.queue(client)
+    await hold_another(queue, client)
 
     first, second = await asyncio.gather(queue.ack(DELIVERY), queue.ack(DELIVERY), return_exceptions=True)
 
@@ -288,11 +165,11 @@ async def test_a_call_that_failed_as_a_whole_is_not_repeated_and_each_caller_get
     assert isinstance(second, ReplicatorError)
     assert first is not second
     assert first.reason is Reason.THROTTLED
-    assert len(client.made("delete_message_batch")) == 1
+    assert len(client.made("DeleteMessageBatch")) == 1
 
 
 async def test_what_an_answer_does_not_mention_has_failed(desk: Desk) -> None:
-    queue = desk.queue(ScriptedClient(change_message_visibility_batch=lambda request: {}))
+    queue = desk.queue(ScriptedCalls(ChangeMessageVisibilityBatch=lambda request: {}))
 
     (answer,) = await queue.extend([LeaseRequest(DELIVERY, 30)])
 
@@ -355,6 +232,24 @@ async def test_a_full_batch_does_not_linger() -> None:
     assert sent == [list(range(10)), list(range(10, 20))]
 
 
+async def test_a_batch_that_nothing_can_join_does_not_linger(desk: Desk) -> None:
+    messages = [{"ReceiptHandle": f"h{number}", "Body": "x"} for number in range(4)]
+    client = ScriptedCalls(ReceiveMessage=lambda _: {"Messages": messages})
+    queue = desk.queue(client, linger=3600)
+    first, second, third, fourth = await queue.receive(10)
+    waiting = [asyncio.create_task(queue.ack(first)), asyncio.create_task(queue.ack(second))]
+    lost = ScriptedCalls(ChangeMessageVisibilityBatch=failing("ReceiptHandleIsInvalid"))
+    client.script |= lost.script
+    await queue.extend([LeaseRequest(third, 30)])
+    await asyncio.sleep(0.02)
+    assert client.made("DeleteMessageBatch") == [], "the fourth may still join"
+
+    await queue.ack(fourth)
+    await asyncio.gather(*waiting)
+
+    assert [len(request["Entries"]) for request in client.made("DeleteMessageBatch")] == [3]
+
+
 async def test_a_defect_in_sending_leaves_nobody_waiting() -> None:
     async def send(items: list[int]) -> list[Result]:
         raise ZeroDivisionError
@@ -366,8 +261,9 @@ async def test_a_defect_in_sending_leaves_nobody_waiting() -> None:
 
 
 async def test_closing_sends_what_waits(desk: Desk) -> None:
-    client = ScriptedClient()
-    queue = SqsQueue(lambda config: client, "http://sqs/1/queue", linger=3600)
+    client = ScriptedCalls()
+    queue = SqsQueue(client, "http://sqs/1/queue", linger=3600)
+    await hold_another(queue, client)
     waiting = [asyncio.create_task(queue.ack(DELIVERY)), asyncio.create_task(queue.retry(DELIVERY, 0))]
     await asyncio.sleep(0)
 
@@ -375,9 +271,9 @@ async def test_closing_sends_what_waits(desk: Desk) -> None:
     await asyncio.gather(*waiting)
     await queue.close()
 
-    assert [name for name, _ in client.requests] == [
-        "delete_message_batch",
-        "change_message_visibility_batch",
+    assert [name for name, _ in client.requests if name.endswith("Batch")] == [
+        "DeleteMessageBatch",
+        "ChangeMessageVisibilityBatch",
     ]
 
 
@@ -399,17 +295,17 @@ async def test_closing_sends_what_waits(desk: Desk) -> None:
 async def test_a_delay_is_whole_seconds_within_the_twelve_hours(
     desk: Desk, held: float, delay: float, expected: int
 ) -> None:
-    client = ScriptedClient()
+    client = ScriptedCalls()
     queue = desk.queue(client, clock=lambda: DELIVERY.received_at + held)
 
     await queue.retry(DELIVERY, delay)
 
-    (request,) = client.made("change_message_visibility_batch")
+    (request,) = client.made("ChangeMessageVisibilityBatch")
     assert request["Entries"][0]["VisibilityTimeout"] == expected
 
 
 async def test_the_twelve_hour_limit_is_told_apart_from_a_lost_lease(desk: Desk) -> None:
-    client = ScriptedClient(change_message_visibility_batch=failing("InvalidParameterValue", CAPPED))
+    client = ScriptedCalls(ChangeMessageVisibilityBatch=failing("InvalidParameterValue", CAPPED))
 
     capped, fine = await desk.queue(client).extend([LeaseRequest(DELIVERY, 30), LeaseRequest(DELIVERY, 30)])
 
@@ -432,8 +328,8 @@ async def test_odd_attributes_never_fail_a_receive(desk: Desk) -> None:
         {"MessageId": "b", "ReceiptHandle": "h", "Attributes": {"ApproximateReceiveCount": "many"}},
         {"MessageId": "c", "ReceiptHandle": "h", "Body": "", "Attributes": {"SentTimestamp": "1500"}},
     ]
-    client = ScriptedClient(
-        get_queue_attributes=_attributes(), receive_message=lambda request: {"Messages": messages}
+    client = ScriptedCalls(
+        GetQueueAttributes=_attributes(), ReceiveMessage=lambda request: {"Messages": messages}
     )
 
     deliveries = await desk.queue(client, wall_clock=lambda: 77.0).receive(10)
@@ -448,36 +344,25 @@ async def test_odd_attributes_never_fail_a_receive(desk: Desk) -> None:
 async def test_a_lease_is_always_asked_for(
     desk: Desk, setting: int | None, attribute: str, expected: int
 ) -> None:
-    client = ScriptedClient(get_queue_attributes=_attributes(VisibilityTimeout=attribute))
+    client = ScriptedCalls(GetQueueAttributes=_attributes(VisibilityTimeout=attribute))
 
     await desk.queue(client, visibility_timeout=setting).receive(3)
 
-    (request,) = client.made("receive_message")
+    (request,) = client.made("ReceiveMessage")
     assert request["VisibilityTimeout"] == expected
     assert request["MaxNumberOfMessages"] == 3
 
 
 async def test_the_lease_counts_from_just_before_the_answer(desk: Desk) -> None:
     times = iter([100.0, 120.0, 200.0, 200.5])
-    client = ScriptedClient(
-        get_queue_attributes=_attributes(),
-        receive_message=lambda request: {"Messages": [{"MessageId": "a", "ReceiptHandle": "h", "Body": "x"}]},
+    client = ScriptedCalls(
+        GetQueueAttributes=_attributes(),
+        ReceiveMessage=lambda request: {"Messages": [{"MessageId": "a", "ReceiptHandle": "h", "Body": "x"}]},
     )
     queue = desk.queue(client, clock=lambda: next(times))
 
     assert [delivery.received_at for delivery in await queue.receive(1)] == [118.0]
     assert [delivery.received_at for delivery in await queue.receive(1)] == [200.0]
-
-
-async def test_a_failed_receive_is_translated(desk: Desk) -> None:
-    client = ScriptedClient(
-        get_queue_attributes=_attributes(), receive_message=raising(client_error("OverLimit"))
-    )
-
-    with pytest.raises(ReplicatorError) as caught:
-        await desk.queue(client).receive(1)
-
-    assert (caught.value.reason, caught.value.operation) == (Reason.THROTTLED, "sqs:ReceiveMessage")
 
 
 GOOD: dict[str, Any] = {
@@ -489,17 +374,17 @@ GOOD: dict[str, Any] = {
 SPOILED = {**GOOD, "ReceiptHandle": "b", "Body": "y"}
 
 
-def given_back(client: ScriptedClient) -> list[tuple[str, int]]:
+def given_back(client: ScriptedCalls) -> list[tuple[str, int]]:
     return [
         (entry["ReceiptHandle"], entry["VisibilityTimeout"])
-        for call in client.made("change_message_visibility_batch")
+        for call in client.made("ChangeMessageVisibilityBatch")
         for entry in call["Entries"]
     ]
 
 
 async def test_a_message_whose_body_was_spoiled_is_given_back_and_not_worked_on(desk: Desk) -> None:
     """Its key may be another one by now: "not found", and the message would be deleted."""
-    client = ScriptedClient(receive_message=lambda _: {"Messages": [SPOILED]})
+    client = ScriptedCalls(ReceiveMessage=lambda _: {"Messages": [SPOILED]})
     queue = desk.queue(client)
 
     with pytest.raises(ReplicatorError) as caught:
@@ -511,7 +396,7 @@ async def test_a_message_whose_body_was_spoiled_is_given_back_and_not_worked_on(
 
 
 async def test_a_spoiled_message_does_not_hold_up_those_that_came_with_it(desk: Desk) -> None:
-    client = ScriptedClient(receive_message=lambda _: {"Messages": [SPOILED, GOOD]})
+    client = ScriptedCalls(ReceiveMessage=lambda _: {"Messages": [SPOILED, GOOD]})
     queue = desk.queue(client)
 
     received = await queue.receive(10)
@@ -523,7 +408,7 @@ async def test_a_spoiled_message_does_not_hold_up_those_that_came_with_it(desk: 
 
 async def test_a_body_that_utf_8_cannot_express_is_received_all_the_same(desk: Desk) -> None:
     odd = {**GOOD, "Body": "\ud800", "MD5OfBody": hashlib.md5(b"\xed\xa0\x80").hexdigest()}
-    client = ScriptedClient(receive_message=lambda _: {"Messages": [odd]})
+    client = ScriptedCalls(ReceiveMessage=lambda _: {"Messages": [odd]})
 
     [delivery] = await desk.queue(client).receive(10)
 
@@ -531,61 +416,142 @@ async def test_a_body_that_utf_8_cannot_express_is_received_all_the_same(desk: D
 
 
 async def test_a_dead_letter_that_was_stored_otherwise_has_failed(desk: Desk) -> None:
-    client = ScriptedClient(send_message=lambda _: {"MessageId": "1", "MD5OfMessageBody": "0" * 32})
+    client = ScriptedCalls(SendMessage=lambda _: {"MessageId": "1", "MD5OfMessageBody": "0" * 32})
     with pytest.raises(ReplicatorError, match="another body"):
         await desk.queue(client, dlq_url="https://dlq").dead_letter(
             DELIVERY, Reason.ARCHIVED, "e", "s3://b/k"
         )
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"{", b'{"Messages": ['])
-def test_a_success_that_cannot_be_read_is_an_error_and_not_an_empty_queue(body: bytes) -> None:
-    answer = {"status_code": 200, "body": body}
-    with pytest.raises(UnreadableAnswerError) as caught:
-        refuse_unreadable(response_dict=answer, parsed_response={"ResponseMetadata": {}})
-    assert translate(caught.value, "sqs:ReceiveMessage").reason is Reason.SERVER_ERROR
-
-
 @pytest.mark.parametrize(
-    ("answer", "parsed"),
-    [
-        ({"status_code": 200, "body": b"{}"}, {"ResponseMetadata": {}}),
-        ({"status_code": 200, "body": b""}, {"ResponseMetadata": {}}),
-        ({"status_code": 502, "body": b"<html>"}, {"ResponseMetadata": {}, "Error": {}}),
-        (None, None),
-    ],
+    "messages", ["text", {}, [1], [{"Body": "no handle"}], [{"ReceiptHandle": "a", "Body": 5}]]
 )
-def test_an_empty_success_and_an_error_are_left_to_botocore(answer: Any, parsed: Any) -> None:
-    refuse_unreadable(response_dict=answer, parsed_response=parsed)
+async def test_an_answer_of_another_shape_is_an_error_and_not_an_empty_queue(
+    desk: Desk, messages: Any
+) -> None:
+    client = ScriptedCalls(ReceiveMessage=lambda _: {"Messages": messages})
+
+    with pytest.raises(ReplicatorError, match="cannot be read") as caught:
+        await desk.queue(client).receive(10)
+
+    assert (caught.value.reason, caught.value.operation) == (Reason.SERVER_ERROR, "sqs:ReceiveMessage")
+
+
+@pytest.mark.parametrize("answer", [{}, {"Messages": None}, {"Messages": []}])
+async def test_an_empty_queue_is_no_error(desk: Desk, answer: Mapping[str, Any]) -> None:
+    assert await desk.queue(ScriptedCalls(ReceiveMessage=lambda _: answer)).receive(10) == []
+
+
+async def test_bytes_of_attributes_travel_in_base64(desk: Desk) -> None:
+    attributes = {
+        "Raw": {"DataType": "Binary", "BinaryValue": "AP8="},
+        "Spoiled": {"DataType": "Binary", "BinaryValue": "?"},
+        "Text": {"DataType": "String", "StringValue": "x"},
+        "Odd": 5,
+    }
+    message = {"ReceiptHandle": "h", "Body": "x", "MessageAttributes": attributes}
+    client = ScriptedCalls(
+        ReceiveMessage=lambda _: {"Messages": [message]}, SendMessage=lambda _: {"MessageId": "1"}
+    )
+    queue = desk.queue(client, dlq_url="http://sqs/1/dlq")
+
+    (delivery,) = await queue.receive(1)
+    await queue.dead_letter(delivery, Reason.NOT_JSON, "error", "s3://b/k")
+
+    assert delivery.attributes == {
+        "Raw": {"DataType": "Binary", "BinaryValue": b"\0\xff"},
+        "Spoiled": {"DataType": "Binary"},
+        "Text": {"DataType": "String", "StringValue": "x"},
+    }
+    (sent,) = client.made("SendMessage")
+    own = {
+        name: value for name, value in sent["MessageAttributes"].items() if not name.startswith("Replicator")
+    }
+    assert own == {"Raw": attributes["Raw"], "Text": attributes["Text"]}
+
+
+class HangingPolls(ScriptedCalls):
+    """Receives hang until `answer` is set, and bring one message each; each is counted when it ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = asyncio.Event()
+        self.begun = 0
+        self.ended = 0
+
+    async def poll(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.begun += 1
+        handle = f"h{self.begun}"
+        try:
+            await self.answer.wait()
+        finally:
+            self.ended += 1
+        return {"Messages": [{"MessageId": "a", "ReceiptHandle": handle, "Body": "x"}]}
+
+
+async def give_up_polls(queue: SqsQueue, count: int) -> None:
+    polls = [asyncio.create_task(queue.receive(1)) for _ in range(count)]
+    while any(not poll.done() for poll in polls):
+        await asyncio.sleep(0)
+        for poll in polls if getattr(queue._calls, "begun", 0) == count else ():
+            poll.cancel()
 
 
 async def test_what_a_cancelled_poll_brings_is_released(desk: Desk) -> None:
-    polling, answering = threading.Event(), threading.Event()
-
-    def receive_message(request: dict[str, Any]) -> Mapping[str, Any]:
-        polling.set()
-        answering.wait(30)
-        return {"Messages": [{"MessageId": "a", "ReceiptHandle": "h", "Body": "x"}]}
-
-    client = ScriptedClient(get_queue_attributes=_attributes(), receive_message=receive_message)
+    client = HangingPolls()
     queue = desk.queue(client)
-    poll = asyncio.create_task(queue.receive(1))
-    await asyncio.to_thread(polling.wait, 30)
+    await give_up_polls(queue, 3)
+    assert client.ended == 0, "it was torn off"
 
-    poll.cancel()
-    await asyncio.wait([poll])
-    answering.set()
+    client.answer.set()
     await queue.close()
 
-    (request,) = client.made("change_message_visibility_batch")
-    assert request["Entries"] == [{"Id": "0", "ReceiptHandle": "h", "VisibilityTimeout": 0}]
+    assert sorted(given_back(client)) == [("h1", 0), ("h2", 0), ("h3", 0)]
+
+
+async def test_a_given_up_poll_is_in_nobody_s_way(desk: Desk) -> None:
+    client = HangingPolls()
+    queue = desk.queue(client)
+    await give_up_polls(queue, 10)
+
+    client.answer.set()
+    (delivery,) = await queue.receive(1)
+
+    assert delivery.receipt_handle == "h11"
+
+
+async def test_a_poll_that_brings_nothing_in_time_is_dropped_by_closing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.adapters.sqs.LAST_POLL_SECONDS", 0.01)
+    client = HangingPolls()
+    queue = desk.queue(client)
+    await give_up_polls(queue, 1)
+
+    await queue.close()
+
+    assert client.ended == 1
+    assert given_back(client) == []
+
+
+async def test_closing_that_is_cut_short_drops_the_polls_as_well(desk: Desk) -> None:
+    client = HangingPolls()
+    queue = desk.queue(client)
+    await give_up_polls(queue, 1)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await queue.close()
+    await queue.close()
+
+    assert client.ended == 1
 
 
 # --- the dead-letter queue ---
 
 
 async def test_a_dead_letter_that_is_not_confirmed_has_failed(desk: Desk) -> None:
-    queue = desk.queue(ScriptedClient(send_message=lambda request: {}), dlq_url="http://sqs/1/dlq")
+    queue = desk.queue(ScriptedCalls(SendMessage=lambda request: {}), dlq_url="http://sqs/1/dlq")
 
     with pytest.raises(ReplicatorError):
         await queue.dead_letter(DELIVERY, Reason.NOT_JSON, "error", "s3://b/k")
@@ -593,9 +559,9 @@ async def test_a_dead_letter_that_is_not_confirmed_has_failed(desk: Desk) -> Non
 
 async def test_a_redrive_target_that_may_not_be_looked_up_is_noted(desk: Desk) -> None:
     policy = '{"deadLetterTargetArn": "arn:aws:sqs:r:2:dlq", "maxReceiveCount": "5"}'
-    client = ScriptedClient(
-        get_queue_attributes=_attributes(RedrivePolicy=policy),
-        get_queue_url=raising(client_error("AccessDenied", status=403)),
+    client = ScriptedCalls(
+        GetQueueAttributes=_attributes(RedrivePolicy=policy),
+        GetQueueUrl=raising(refusal(403, "AccessDenied", "", "sqs:GetQueueUrl")),
     )
     queue = desk.queue(client)
 
@@ -605,7 +571,7 @@ async def test_a_redrive_target_that_may_not_be_looked_up_is_noted(desk: Desk) -
     assert "sqs:GetQueueUrl" in described.dlq_error
     assert described.redrive_max_receive_count == 5
     assert not queue.has_dead_letter_queue
-    assert client.made("get_queue_url") == [{"QueueName": "dlq", "QueueOwnerAWSAccountId": "2"}]
+    assert client.made("GetQueueUrl") == [{"QueueName": "dlq", "QueueOwnerAWSAccountId": "2"}]
 
 
 def test_the_owner_is_named_only_when_it_is_another_account() -> None:

@@ -16,8 +16,9 @@ from consumer.adapters.sqs import SqsQueue
 from consumer.errors import Reason
 from consumer.model import MIB, Result
 from consumer.settle import RetryPolicy
-from tests.acceptance.stack import Aws, Site, moto_server, site_of
+from tests.acceptance.stack import REGION, Aws, Site, moto_server, site_of
 from tests.contract.test_source import S3Server, ServerBench
+from tests.doubles.sqs_client import SqsClient
 from tests.emulators import servers
 from tests.faults.conftest import Lab
 from tests.verification.conftest import MakeWay, Rooms
@@ -153,7 +154,8 @@ async def test_a_notification_of_a_turned_object_ends_in_the_dead_letter_queue(
     lab: Lab, log: io.StringIO, moto: Aws, moto_store: S3Server, site: Site
 ) -> None:
     """S3's own notification, SQS's own visibility and dead-letter queue, no delay between the receives."""
-    queue = SqsQueue(lambda _config: moto.sqs, site.queue_url, wait_seconds=1)
+    sqs = SqsClient(moto.url, REGION)
+    queue = SqsQueue(sqs, site.queue_url, wait_seconds=1)
     await queue.describe()
     turned = Tampered(source_at(lab, moto_store), flipped_at(0), only="turned")
     patience = RetryPolicy(0.0, 0.0, max_receive_count=3, min_age_seconds=0.0)
@@ -181,3 +183,4 @@ async def test_a_notification_of_a_turned_object_ends_in_the_dead_letter_queue(
     assert (good.data, good.metadata["replicator-verification"]) == (DATA, "checksum")
     assert lab.seen("turned") == []
     await queue.close()
+    await sqs.close()

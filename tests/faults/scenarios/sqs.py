@@ -30,6 +30,7 @@ from tests.faults.scenarios.row import (
     dead_letter,
     failed,
     paused,
+    retries,
     settle_failures,
 )
 
@@ -38,6 +39,9 @@ RECEIVE, DELETE, VISIBILITY, SEND = (
     "DeleteMessageBatch",
     "ChangeMessageVisibilityBatch",
     "SendMessage",
+)
+DELETE_RETRIES, VISIBILITY_RETRIES, SEND_RETRIES = (
+    retries(f"sqs:{name}") for name in ("DeleteMessage", "ChangeMessageVisibility", "SendMessage")
 )
 _SQS = "com.amazonaws.sqs#"
 _COMMON = "com.amazon.coral.service#"
@@ -182,8 +186,8 @@ _RECEIVE = (
     _receive(
         "truncated",
         "message handed out, and the answer cut short",
-        Reason.SERVER_ERROR,
-        "SQS's answer cannot be read",
+        Reason.CONNECTION,
+        "SQS closed the connection",
         WireFault(action=RECEIVE, end="close", at="answer_body", after=1, times=FOR_EVER),
         message=IN_FLIGHT,
     ),
@@ -223,8 +227,8 @@ _RECEIVE = (
     Row(
         "receive-throttled-once",
         "SQS receive",
-        "throttled, once",
-        **copied(),
+        "throttled, once: the next poll brings it",
+        **{**copied(RECEIVE_ERRORS), "also": ("receive failed",)},
         settings={"sqs_wait_time_seconds": 0},
         sqs_wire=answers(RECEIVE, THROTTLED, 1),
     ),
@@ -234,13 +238,13 @@ _RECEIVE = (
 # --- deleting ----------------------------------------------------------------------------------------------------
 
 
-def _not_deleted(reason: Reason, error: str) -> dict[str, Any]:
+def _not_deleted(reason: Reason, error: str, *more: str) -> dict[str, Any]:
     """The object is there, and the message comes again: it finds "already replicated"."""
     return vars(
         Expected(
             Object.COPIED,
             IN_FLIGHT,
-            (CREATED, settle_failures("ack"), DELETE_FAILURES),
+            (CREATED, settle_failures("ack"), DELETE_FAILURES, *more),
             Line(
                 "warning", "message not settled", {"reason": str(reason), "operation": "ack", "error": error}
             ),
@@ -262,17 +266,17 @@ def _delete(name: str, fault: str, ending: dict[str, Any], *faults: WireFault, *
 
 
 _DELETE = (
-    _delete("throttled-once", "throttled, once", copied(), *answers(DELETE, THROTTLED, 1)),
+    _delete("throttled-once", "throttled, once", copied(DELETE_RETRIES), *answers(DELETE, THROTTLED, 1)),
     _delete(
         "throttled",
         "throttled",
-        _not_deleted(Reason.THROTTLED, "SQS answered RequestThrottled"),
+        _not_deleted(Reason.THROTTLED, "SQS answered RequestThrottled", DELETE_RETRIES),
         *answers(DELETE, THROTTLED),
     ),
     _delete(
         "500",
         "500",
-        _not_deleted(Reason.SERVER_ERROR, "SQS answered InternalFailure"),
+        _not_deleted(Reason.SERVER_ERROR, "SQS answered InternalFailure", DELETE_RETRIES),
         *answers(DELETE, INTERNAL),
     ),
     _delete(
@@ -281,23 +285,25 @@ _DELETE = (
         _not_deleted(Reason.CREDENTIALS, "SQS answered AccessDenied"),
         *answers(DELETE, DENIED),
     ),
-    _delete("reset-once", "connection reset, once", copied(), WireFault(action=DELETE, end="reset")),
+    _delete(
+        "reset-once", "connection reset, once", copied(DELETE_RETRIES), WireFault(action=DELETE, end="reset")
+    ),
     _delete(
         "reset",
         "connection reset",
-        _not_deleted(Reason.CONNECTION, "SQS closed the connection"),
+        _not_deleted(Reason.CONNECTION, "SQS closed the connection", DELETE_RETRIES),
         WireFault(action=DELETE, end="reset", times=FOR_EVER),
     ),
     _delete(
         "lost-answer-once",
         "deleted, and the answer lost, once",
-        copied(),
+        copied(DELETE_RETRIES),
         WireFault(action=DELETE, end="reset", at="answer"),
     ),
     _delete(
         "lost-answers",
         "deleted, and every answer lost",
-        {**_not_deleted(Reason.CONNECTION, "SQS closed the connection"), "message": DELETED},
+        {**_not_deleted(Reason.CONNECTION, "SQS closed the connection", DELETE_RETRIES), "message": DELETED},
         WireFault(action=DELETE, end="reset", at="answer", times=FOR_EVER),
         ends=SettleFailed,
     ),
@@ -380,7 +386,7 @@ _VISIBILITY = (
         "throttled-once",
         "throttled, once",
         back(30),
-        (RETRIED,),
+        (RETRIED, VISIBILITY_RETRIES),
         _RETRIED_LINE,
         *answers(VISIBILITY, THROTTLED, 1),
     ),
@@ -388,7 +394,7 @@ _VISIBILITY = (
         "throttled",
         "throttled",
         IN_FLIGHT,
-        (settle_failures("retry"),),
+        (settle_failures("retry"), VISIBILITY_RETRIES),
         _not_settled(Reason.THROTTLED, "retry", "SQS answered RequestThrottled"),
         *answers(VISIBILITY, THROTTLED),
     ),
@@ -412,7 +418,7 @@ _VISIBILITY = (
         "lost-answer",
         "changed, and the answer lost, once",
         back(30),
-        (RETRIED,),
+        (RETRIED, VISIBILITY_RETRIES),
         _RETRIED_LINE,
         WireFault(action=VISIBILITY, end="reset", at="answer"),
     ),
@@ -430,13 +436,19 @@ def _extensions(result: str) -> str:
     return f'lease_extensions_total{{result="{result}",source="sqs"}}'
 
 
-def _told(result: str) -> dict[str, Any]:
-    ending = copied(_extensions(result))
+def _told(result: str, *more: str) -> dict[str, Any]:
+    ending = copied(_extensions(result), *more)
     return {**ending, "line": Line("warning", f"leases {result}", {"queue": "sqs"})}
 
 
 _LEASE = (
-    _extension("throttled", "throttled", _told("failed"), LeaseExtended, *answers(VISIBILITY, THROTTLED)),
+    _extension(
+        "throttled",
+        "throttled",
+        _told("failed", VISIBILITY_RETRIES),
+        LeaseExtended,
+        *answers(VISIBILITY, THROTTLED),
+    ),
     _extension(
         "capped",
         "200, and the entry in `Failed`: held for 12 hours",
@@ -457,7 +469,14 @@ _LEASE = (
 # --- dead letters ------------------------------------------------------------------------------------------------
 
 
-def _send(name: str, fault: str, reason: Reason, error: str, *faults: WireFault, **more: Any) -> Row:
+def _send(
+    name: str,
+    fault: str,
+    reason: Reason,
+    error: str,
+    *faults: WireFault,
+    metrics: tuple[str, ...] = (),
+) -> Row:
     """The dead letter cannot be sent: the message is kept, and comes again after the longest delay."""
     return Row(
         f"dead-letter-{name}",
@@ -465,12 +484,11 @@ def _send(name: str, fault: str, reason: Reason, error: str, *faults: WireFault,
         fault,
         Object.ABSENT,
         back(_LONGEST),
-        (failed(Reason.ARCHIVED), settle_failures("dead_letter"), RETRIED),
+        (failed(Reason.ARCHIVED), settle_failures("dead_letter"), RETRIED, *metrics),
         _not_settled(reason, "dead_letter", error),
         ("object failed", "message retried"),
         s3=_ARCHIVED,
         sqs_wire=faults,
-        **more,
     )
 
 
@@ -488,11 +506,16 @@ _DEAD_LETTER = (
         "dead-letter-throttled-once",
         "SQS dead letter",
         "throttled, once",
-        **_SENT,
+        **{**_SENT, "metrics": (*_SENT["metrics"], SEND_RETRIES)},
         sqs_wire=answers(SEND, THROTTLED, 1),
     ),
     _send(
-        "throttled", "throttled", Reason.THROTTLED, "SQS answered RequestThrottled", *answers(SEND, THROTTLED)
+        "throttled",
+        "throttled",
+        Reason.THROTTLED,
+        "SQS answered RequestThrottled",
+        *answers(SEND, THROTTLED),
+        metrics=(SEND_RETRIES,),
     ),
     _send(
         "403", "403 `AccessDenied`", Reason.CREDENTIALS, "SQS answered AccessDenied", *answers(SEND, DENIED)
@@ -506,12 +529,13 @@ _DEAD_LETTER = (
         Reason.CONNECTION,
         "SQS closed the connection",
         WireFault(action=SEND, end="reset", times=FOR_EVER),
+        metrics=(SEND_RETRIES,),
     ),
     Row(
         "dead-letter-lost-answer",
         "SQS dead letter",
         "sent, and the answer lost, once (it is sent twice)",
-        **_SENT,
+        **{**_SENT, "metrics": (*_SENT["metrics"], SEND_RETRIES)},
         sqs_wire=(WireFault(action=SEND, end="reset", at="answer"),),
     ),
     _send(
@@ -534,7 +558,7 @@ _DEAD_LETTER = (
         "sent, and the original's delete throttled (it is sent again)",
         Object.ABSENT,
         IN_FLIGHT,
-        (failed(Reason.ARCHIVED), settle_failures("ack"), DELETE_FAILURES),
+        (failed(Reason.ARCHIVED), settle_failures("ack"), DELETE_FAILURES, DELETE_RETRIES),
         _not_settled(Reason.THROTTLED, "ack", "SQS answered RequestThrottled"),
         ("object failed",),
         s3=_ARCHIVED,

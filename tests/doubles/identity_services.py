@@ -1,0 +1,168 @@
+"""The services that hand out credentials inside AWS and Google Cloud, on one loopback port: STS, a container's agent
+(ECS, EKS Pod Identity), the instance metadata services of EC2 and GCE, and Google's STS.
+
+    with IdentityServices() as services:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", services.url)
+        …
+        assert services.asked == ["AssumeRoleWithWebIdentity"]
+
+Each answer carries other credentials: `KEY1`, `KEY2`…, `google-token-1`…, which live for `life` seconds. Who does not
+show what the service asks for (a token file's content, a session token of IMDSv2, Google's header) is refused.
+"""
+
+from __future__ import annotations
+
+import http.server
+import itertools
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import parse_qs
+
+WEB_IDENTITY: Final = "web-identity-token-of-the-pod"
+CONTAINER_AUTHORIZATION: Final = "authorization-token-of-the-pod"
+INSTANCE_ROLE: Final = "instance-role"
+SECRET: Final = "secret-of-the-identity-services"
+_IMDS_SESSION: Final = "imds-session-token"
+
+
+class IdentityServices:
+    """`asked` names what was asked for with success, `refused` counts the rest."""
+
+    def __init__(self, life: float = 3600.0) -> None:
+        self.life = life
+        self.asked: list[str] = []
+        self.refused = 0
+        self._numbers = itertools.count(1)
+        services = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                services._answer(self, "GET", b"")
+
+            def do_PUT(self) -> None:
+                services._answer(self, "PUT", b"")
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                services._answer(self, "POST", body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="identity", daemon=True)
+        self.host = f"127.0.0.1:{self._server.server_port}"
+        self.url = f"http://{self.host}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join(10)
+        self._server.server_close()
+
+    def _answer(self, request: http.server.BaseHTTPRequestHandler, method: str, body: bytes) -> None:
+        answer = self._answer_to(
+            method, request.path, {k.lower(): v for k, v in request.headers.items()}, body
+        )
+        if answer is None:
+            self.refused += 1
+            request.send_response(403)
+            request.send_header("Content-Length", "0")
+            request.end_headers()
+            return
+        content = answer if isinstance(answer, str) else json.dumps(answer)
+        request.send_response(200)
+        request.send_header("Content-Type", "text/xml" if content.startswith("<") else "application/json")
+        request.send_header("Metadata-Flavor", "Google")
+        request.send_header("x-aws-ec2-metadata-token-ttl-seconds", "21600")
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        request.wfile.write(content.encode())
+
+    def _answer_to(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Any:
+        form = {name: values[0] for name, values in parse_qs(body.decode()).items()}
+        if path == "/" and method == "POST":
+            return self._sts(form, headers)
+        if path == "/pod-identity" and headers.get("authorization") == CONTAINER_AUTHORIZATION:
+            return self._of_container()
+        if path.startswith("/latest/"):
+            return self._imds(method, path, headers)
+        if path == "/":  # whether this is Google's, by the header that every answer here has
+            return "computeMetadata/"
+        if path.startswith("/computeMetadata/") and headers.get("metadata-flavor") == "Google":
+            return self._google_metadata(path)
+        if path == "/google-sts" and form.get("subject_token") == WEB_IDENTITY:
+            self.asked.append("token exchange")
+            return {
+                **self._google_token(),
+                "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            }
+        if path == "/google-oauth" and "assertion" in form:
+            self.asked.append("signed assertion")
+            return self._google_token()
+        return None
+
+    def _sts(self, form: dict[str, str], headers: dict[str, str]) -> str | None:
+        action = form.get("Action", "")
+        if action == "AssumeRoleWithWebIdentity" and form.get("WebIdentityToken") != WEB_IDENTITY:
+            return None
+        if action == "AssumeRole" and "Credential=SOURCEKEY/" not in headers.get("authorization", ""):
+            return None
+        self.asked.append(action)
+        given = self._keys()
+        return (
+            f'<{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{action}Result><Credentials>'
+            f"<AccessKeyId>{given['AccessKeyId']}</AccessKeyId><SecretAccessKey>{SECRET}</SecretAccessKey>"
+            f"<SessionToken>{given['Token']}</SessionToken><Expiration>{given['Expiration']}</Expiration>"
+            f"</Credentials><AssumedRoleUser><AssumedRoleId>A:s</AssumedRoleId><Arn>{form.get('RoleArn')}</Arn>"
+            f"</AssumedRoleUser></{action}Result></{action}Response>"
+        )
+
+    def _of_container(self) -> dict[str, str]:
+        self.asked.append("container")
+        return self._keys()
+
+    def _imds(self, method: str, path: str, headers: dict[str, str]) -> Any:
+        if (method, path) == ("PUT", "/latest/api/token"):
+            self.asked.append("IMDSv2 session")
+            return _IMDS_SESSION
+        if headers.get("x-aws-ec2-metadata-token") != _IMDS_SESSION:
+            return None
+        if path.endswith("/security-credentials/"):
+            return INSTANCE_ROLE
+        self.asked.append("IMDSv2 credentials")
+        return {"Code": "Success", "Type": "AWS-HMAC", "LastUpdated": _stamp(0), **self._keys()}
+
+    def _google_metadata(self, path: str) -> Any:
+        if "/token" in path:
+            self.asked.append("GCE token")
+            return self._google_token()
+        if "recursive=true" in path:
+            return {"email": "pod@project.iam.gserviceaccount.com", "scopes": [], "aliases": ["default"]}
+        return "project" if "project-id" in path else "answer"
+
+    def _keys(self) -> dict[str, str]:
+        number = next(self._numbers)
+        return {
+            "AccessKeyId": f"KEY{number}",
+            "SecretAccessKey": SECRET,
+            "Token": f"session-token-{number}",
+            "Expiration": _stamp(self.life),
+        }
+
+    def _google_token(self) -> dict[str, Any]:
+        token = f"google-token-{next(self._numbers)}"
+        return {"access_token": token, "expires_in": int(self.life), "token_type": "Bearer"}
+
+
+def _stamp(seconds: float) -> str:
+    return f"{datetime.now(UTC) + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
