@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import boto3
@@ -16,12 +17,13 @@ from consumer import __version__
 from consumer.adapters.aws import AwsCredentials, Endpoints, new_aws_session
 from consumer.adapters.gcs import GcsDestination
 from consumer.adapters.gcs_auth import GoogleToken, NoToken
+from consumer.adapters.gcs_compose import GcsComposer
 from consumer.adapters.http import new_session
 from consumer.adapters.s3 import S3Source
 from consumer.adapters.sqs import SqsQueue
 from consumer.admission import MemoryBudget, Slots
 from consumer.api_port import ApiConfig
-from consumer.checks import Check, Patience, Status, check_destination, check_queue, check_source
+from consumer.checks import Check, Patience, Status, check_destination, check_parts, check_queue, check_source
 from consumer.daemon import MOST_POLLERS, Daemon
 from consumer.decide import ForeignRule, MissingRule, Policy
 from consumer.errors import EndpointError
@@ -29,6 +31,7 @@ from consumer.lease import LeaseKeeper
 from consumer.metrics import Metrics
 from consumer.model import Event, ObjectFinished, ObjectRef, Outcome
 from consumer.observe import Telemetry
+from consumer.parallel import GiantCopies
 from consumer.pause import Gate
 from consumer.pipeline import Pipeline
 from consumer.ports import Observer
@@ -36,6 +39,7 @@ from consumer.replay import Replays
 from consumer.replicate import Replicator
 from consumer.settings import Settings
 from consumer.settle import RetryPolicy
+from consumer.sweep import keep_swept
 
 _LAST_ANSWERS_SECONDS: Final = 0.5
 """For the sidecar's last answers; the requests themselves were waited for by the drain."""
@@ -49,6 +53,7 @@ class Engine:
 
     source: S3Source
     destination: GcsDestination
+    composer: GcsComposer
     replicator: Replicator
     slots: Slots
     budget: MemoryBudget
@@ -84,6 +89,13 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
             bucket=settings.gcs_bucket_name,
             endpoint=emulator or GOOGLE_ENDPOINT,
         )
+        composer = GcsComposer(
+            destination.client,
+            observer,
+            bucket=settings.gcs_bucket_name,
+            endpoint=emulator or GOOGLE_ENDPOINT,
+        )
+        slots = Slots(settings.concurrency)
         budget = MemoryBudget(settings.memory_budget_bytes)
         replicator = Replicator(
             source,
@@ -97,8 +109,18 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
             ),
             key_prefix=settings.gcs_key_prefix,
             bucket_allowed=settings.allowed,
+            giants=GiantCopies(
+                source,
+                destination,
+                composer,
+                slots,
+                budget,
+                observer,
+                threshold=settings.parallel_threshold_bytes,
+                streams=settings.parallel_streams,
+            ),
         )
-        yield Engine(source, destination, replicator, Slots(settings.concurrency), budget, aws)
+        yield Engine(source, destination, composer, replicator, slots, budget, aws)
 
 
 def new_queue(settings: Settings, aws: boto3.Session) -> SqsQueue:
@@ -124,6 +146,7 @@ async def run_checks(settings: Settings, engine: Engine, queue: SqsQueue | None)
     checks = [
         check_source(engine.source, settings, patience),
         check_destination(engine.destination, settings, patience),
+        check_parts(engine.composer, settings, patience),
     ]
     if queue is not None:
         checks.append(check_queue(queue, settings, patience))
@@ -302,6 +325,7 @@ class App:
             observer,
             render_metrics=self._metrics.render,
             bucket_allowed=settings.allowed,
+            sweep=partial(keep_swept, engine.composer, observer, time.time),
             drain_seconds=settings.drain_timeout_seconds,
             clock=clock,
             wall_clock=time.time,

@@ -50,12 +50,19 @@ class S3Stream:
     """An opened GET."""
 
     def __init__(
-        self, source: SourceObject, response: aiohttp.ClientResponse, skip: int, expected: int
+        self,
+        source: SourceObject,
+        response: aiohttp.ClientResponse,
+        skip: int,
+        expected: int,
+        most: int | None = None,
     ) -> None:
         self.source = source
         self._response = response
         self._skip = skip
         self._expected = expected
+        self._left = most
+        """How many bytes are still wanted of a body that has more than was asked for; None: all of it."""
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The bytes as they arrive, uncopied; raises `truncated` or `timeout` in mid-body."""
@@ -72,8 +79,13 @@ class S3Stream:
                 received += len(piece)
                 if self._skip:
                     piece, self._skip = piece[self._skip :], max(0, self._skip - len(piece))
+                if self._left is not None:
+                    piece = piece[: self._left]
+                    self._left -= len(piece)
                 if piece:
                     yield piece
+                if self._left == 0:
+                    return
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise translate_transport(error, "s3:GetObject") from error
         if received != self._expected:
@@ -130,24 +142,36 @@ class S3Source:
 
     @asynccontextmanager
     async def open(
-        self, ref: ObjectRef, region: str | None, *, pin: SourceObject | None = None, start: int = 0
+        self,
+        ref: ObjectRef,
+        region: str | None,
+        *,
+        pin: SourceObject | None = None,
+        start: int = 0,
+        end: int | None = None,
     ) -> AsyncIterator[S3Stream]:
         """Pinned by `If-Match` alone: a version id would need a right (`s3:GetObjectVersion`) that copying does not."""
         headers: dict[str, str] = {}
         if pin is not None:
             headers["If-Match"] = f'"{pin.etag}"'
-        if start:
-            headers["Range"] = f"bytes={start}-"
+        ranged = bool(start) or end is not None
+        if ranged:
+            headers["Range"] = f"bytes={start}-" + (f"{end - 1}" if end is not None else "")
 
         async def call() -> tuple[aiohttp.ClientResponse, S3Stream]:
             response = await self._request("GET", ref, region, headers)
             try:
                 if response.status not in (200, 206):
                     raise await self._refusal(ref, response)
-                # A store that ignores Range sends everything: what comes before `start` is thrown away.
-                skip = start if response.status == 200 else 0
                 length = int(response.headers.get("Content-Length") or 0)
-                return response, S3Stream(read_source_object(ref, response, region), response, skip, length)
+                source = read_source_object(ref, response, region)
+                if response.status == 200 and ranged:
+                    # A store that ignores Range sends everything: what was not asked for is thrown away.
+                    most = end - start if end is not None else None
+                    return response, S3Stream(source, response, start, length, most)
+                if response.status == 206:
+                    _check_range(response.headers.get("Content-Range", ""), start, end or source.size)
+                return response, S3Stream(source, response, 0, length)
             except BaseException:
                 response.close()
                 raise
@@ -298,6 +322,16 @@ class S3Source:
     async def _refusal(self, ref: ObjectRef, response: aiohttp.ClientResponse) -> ReplicatorError:
         code, message = error_code(await _error_body(response))
         return translate_s3_error(ref, response.status, code, message, retry_after(response.headers))
+
+
+def _check_range(content_range: str, start: int, end: int) -> None:
+    """Bytes from elsewhere in the object have the right number, and where nothing proves them nobody would notice."""
+    if content_range.partition("/")[0].strip() != f"bytes {start}-{end - 1}":
+        raise ReplicatorError(
+            Reason.SERVER_ERROR,
+            f"the source answered with {content_range or 'no range'} instead of bytes {start}-{end - 1}",
+            operation="s3:GetObject",
+        )
 
 
 async def _error_body(response: aiohttp.ClientResponse) -> bytes:
