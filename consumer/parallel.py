@@ -124,12 +124,14 @@ class GiantCopies:
         patience = _REMOVAL_SECONDS
         copy = _Copy(self, source, new, proof)
         try:
-            async with asyncio.timeout(LONGEST_COPY_SECONDS):
+            async with asyncio.timeout(LONGEST_COPY_SECONDS) as limit:
                 return await copy.run(parts, committing)
         except asyncio.CancelledError:
             patience = _LAST_REMOVAL_SECONDS
             raise
         except TimeoutError as error:
+            if not limit.expired():
+                raise
             raise ReplicatorError(
                 Reason.TIMEOUT,
                 f"{source.ref.uri} was not copied in {LONGEST_COPY_SECONDS // 3600} hours",
