@@ -181,8 +181,10 @@ async def spread(
     items: Sequence[Item],
     work: Callable[[Item], Awaitable[Found]],
     turn: Turn | None = None,
+    most: int | None = None,
 ) -> list[Found]:
-    """What `work` finds for each item, in their order. One slot is the caller's; more are used while they are free.
+    """What `work` finds for each item, in their order. One slot is the caller's; more are used while they are free,
+    up to `most` in all.
 
     A further slot is given back after each item, so that whoever waits for one gets it first; a receive that was
     woken by that needs the turn of the loop that `sleep(0)` gives it. The caller's own slot is passed on likewise
@@ -193,18 +195,23 @@ async def spread(
     found: dict[int, Found] = {}
     pending = deque(range(len(items)))
 
+    working = 1
+
     def recruit() -> None:
-        if pending and slots.active < slots.capacity:
+        if pending and slots.active < slots.capacity and (most is None or working < most):
             group.create_task(in_further_slots())
 
     async def in_further_slots() -> None:
+        nonlocal working
         # The slot is taken in here: a task that is cancelled before it began would never give it back.
-        while pending and slots.try_acquire():
+        while pending and (most is None or working < most) and slots.try_acquire():
             index = pending.popleft()
+            working += 1
             try:
                 recruit()
                 found[index] = await work(items[index])
             finally:
+                working -= 1
                 slots.release()
             await asyncio.sleep(0)
 

@@ -8,12 +8,14 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from consumer import __version__
 from consumer.adapters.aws import AwsCredentials, AwsSession, Endpoints, new_aws_session
 from consumer.adapters.gcs import GcsDestination
 from consumer.adapters.gcs_auth import GoogleToken, NoToken
+from consumer.adapters.gcs_compose import GcsComposer
 from consumer.adapters.http import HttpClient
 from consumer.adapters.s3 import S3Source
 from consumer.adapters.sqs import SqsQueue
@@ -21,7 +23,7 @@ from consumer.adapters.sqs_calls import SqsCalls
 from consumer.adapters.sqs_endpoint import find_sqs_endpoint
 from consumer.admission import MemoryBudget, Slots
 from consumer.api_port import ApiConfig, Service
-from consumer.checks import Check, Patience, Status, check_destination, check_queue, check_source
+from consumer.checks import Check, Patience, Status, check_destination, check_parts, check_queue, check_source
 from consumer.daemon import Daemon
 from consumer.decide import ForeignRule, MissingRule, Policy
 from consumer.errors import EndpointError
@@ -29,6 +31,7 @@ from consumer.lease import LeaseKeeper
 from consumer.metrics import Metrics
 from consumer.model import Event, ObjectFinished, ObjectRef, Outcome
 from consumer.observe import Telemetry
+from consumer.parallel import GiantCopies
 from consumer.pause import Gate
 from consumer.pipeline import Pipeline
 from consumer.ports import Observer
@@ -36,6 +39,7 @@ from consumer.replay import Replays
 from consumer.replicate import Replicator
 from consumer.settings import Settings
 from consumer.settle import RetryPolicy
+from consumer.sweep import keep_swept
 
 if TYPE_CHECKING:
     from consumer.workers import Workers
@@ -54,6 +58,7 @@ class Engine:
 
     source: S3Source
     destination: GcsDestination
+    composer: GcsComposer
     replicator: Replicator
     slots: Slots
     budget: MemoryBudget
@@ -92,6 +97,13 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
             bucket=settings.gcs_bucket_name,
             endpoint=emulator or GOOGLE_ENDPOINT,
         )
+        composer = GcsComposer(
+            destination.client,
+            observer,
+            bucket=settings.gcs_bucket_name,
+            endpoint=emulator or GOOGLE_ENDPOINT,
+        )
+        slots = Slots(settings.concurrency)
         budget = MemoryBudget(settings.memory_budget_bytes)
         replicator = Replicator(
             source,
@@ -105,9 +117,18 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
             ),
             key_prefix=settings.gcs_key_prefix,
             bucket_allowed=settings.allowed,
+            giants=GiantCopies(
+                source,
+                destination,
+                composer,
+                slots,
+                budget,
+                observer,
+                threshold=settings.parallel_threshold_bytes,
+                streams=settings.parallel_streams,
+            ),
         )
-        slots = Slots(settings.concurrency)
-        yield Engine(source, destination, replicator, slots, budget, http, aws, credentials)
+        yield Engine(source, destination, composer, replicator, slots, budget, http, aws, credentials)
 
 
 def new_queue(settings: Settings, engine: Engine, observer: Observer) -> SqsQueue:
@@ -129,6 +150,7 @@ async def run_checks(settings: Settings, engine: Engine, queue: SqsQueue | None)
     checks = [
         check_source(engine.source, settings, patience),
         check_destination(engine.destination, settings, patience),
+        check_parts(engine.composer, settings, patience),
     ]
     if queue is not None:
         checks.append(check_queue(queue, settings, patience))
@@ -228,6 +250,7 @@ def new_daemon(
         observer,
         render_metrics=metrics.render,
         bucket_allowed=settings.allowed,
+        sweep=partial(keep_swept, engine.composer, observer, time.time),
         drain_seconds=settings.drain_timeout_seconds,
         clock=clock,
         wall_clock=time.time,

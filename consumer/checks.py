@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from consumer.adapters.gcs import GcsDestination
+from consumer.adapters.gcs_compose import GcsComposer
 from consumer.adapters.s3 import S3Source
 from consumer.adapters.sqs import QueueDescription, SqsQueue
 from consumer.errors import Reason, ReplicatorError
@@ -92,6 +93,22 @@ async def check_destination(
     return await patience.with_target("GCS", target, attempt)
 
 
+async def check_parts(composer: GcsComposer, settings: Settings, patience: Patience) -> list[Check]:
+    """Says so when giant objects cannot be copied in parts. No failure: they are copied over one stream then."""
+    if not settings.parallel_threshold_bytes:
+        return []
+    try:
+        async with asyncio.timeout(patience.left):
+            why = await composer.told()
+    except (ReplicatorError, TimeoutError):
+        return []  # an endpoint that does not answer is told of by its own check
+    if not why:
+        return []
+    target = f"gs://{settings.gcs_bucket_name} at {settings.gcs_target}"
+    detail = f"objects of {settings.parallel_threshold_mib} MiB and more are copied over one stream: {why}"
+    return [Check("GCS", target, Status.OK, detail, "PARALLEL_THRESHOLD_MIB=0 asks for it in any case")]
+
+
 async def check_queue(queue: SqsQueue, settings: Settings, patience: Patience) -> list[Check]:
     """The queue can be read, and is set up so that nothing gets lost."""
     endpoint = settings.sqs_endpoint_url
@@ -173,13 +190,18 @@ class Patience:
         self._clock = clock
         self._sleep = sleep
 
+    @property
+    def left(self) -> float:
+        """Seconds that one more attempt may take; enough for an answer however late it is."""
+        return max(self._until - self._clock(), 2.0)
+
     async def with_target(self, name: str, target: str, attempt: Attempt) -> list[Check]:
         """The checks that `attempt` makes, or the failure that was left when the time was over."""
         tries, wait = 0, _FIRST_WAIT_SECONDS
         while True:
             tries += 1
             try:
-                async with asyncio.timeout(max(self._until - self._clock(), 2.0)):
+                async with asyncio.timeout(self.left):
                     return await attempt()
             except TimeoutError:
                 failure = ReplicatorError(Reason.TIMEOUT, "no answer in time", hint="check the endpoint")

@@ -34,7 +34,7 @@ from consumer.pause import Gate
 from consumer.pipeline import Pipeline
 from consumer.ports import Observer, Queue
 from consumer.replay import Replays
-from consumer.supervise import Part, Supervisor
+from consumer.supervise import Part, Supervisor, Work
 
 RECEIVE_MOST: Final = 10
 MOST_POLLERS: Final = 4
@@ -78,6 +78,7 @@ class Daemon:
         render_metrics: Callable[[], tuple[bytes, str]],
         bucket_allowed: Callable[[str], bool],
         drain_seconds: float,
+        sweep: Work | None = None,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         watches_queue: bool = True,
@@ -92,6 +93,7 @@ class Daemon:
         self._render_metrics = render_metrics
         self._bucket_allowed = bucket_allowed
         self._drain_seconds = drain_seconds
+        self._sweep = sweep
         self._clock = clock
         self._wall_clock = wall_clock
         self._watches_queue = watches_queue
@@ -116,6 +118,8 @@ class Daemon:
             if self._watches_queue:
                 supervisor.keep("queue gauges", partial(watch_queue, self._queue, self._observer))
             supervisor.keep("loop lag", partial(watch_loop, self._observer, self._clock))
+            if self._sweep is not None:
+                supervisor.keep("sweep", self._sweep)
             polling = [supervisor.keep("poll", partial(self._poll, number, group)) for number in pollers]
             supervisor.keep("progress", partial(self._watch_progress, polling))
             await stop.wait()

@@ -125,6 +125,11 @@ class Metrics:
         self.retries = self._counter(
             "retries", "Remote calls tried again inside one copy, by operation.", "operation"
         )
+        self.temporary_objects = self._counter(
+            "temporary_objects",
+            "Parts of giant objects that could not be removed (left), or were removed later by age (swept).",
+            "result",
+        )
         self.unexpected_errors = self._counter(
             "unexpected_errors", "Errors that no rule foresees; the log has the traceback.", "where"
         )
@@ -227,6 +232,8 @@ class Metrics:
                 self.lease_extensions.labels(source, result)
         for outcome, reason in (*_DONE, *_FAILURES):
             self.objects.labels(outcome.value, reason.value)
+        for result in ("left", "swept"):
+            self.temporary_objects.labels(result)
         self._pause_reasons = {reason.value for reason in Reason if kind_of(reason) is Kind.UNAVAILABLE}
         for value in self._pause_reasons:
             self.paused.labels(value).set(0)

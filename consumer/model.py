@@ -114,7 +114,8 @@ class Replica:
 class NewObject:
     """What is to be written: the name, what it carries, and the state of the destination that it may replace.
 
-    `if_generation` 0 means "absent"; any other value is the very generation to be replaced.
+    `if_generation` 0 means "absent"; any other value is the very generation to be replaced. A `temporary` one is kept
+    in the class of storage that costs nothing to delete early.
     """
 
     name: str
@@ -122,6 +123,16 @@ class NewObject:
     if_generation: int
     carried: CarriedMetadata
     metadata: Mapping[str, str]
+    temporary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """An object in a listing of the destination; `created` in seconds since the epoch, by the store's own clock."""
+
+    name: str
+    generation: int
+    created: float
 
 
 class Result(StrEnum):
@@ -333,6 +344,29 @@ class LoopLagged:
 
 
 @dataclass(frozen=True, slots=True)
+class PartsRefused:
+    """Giant objects are not copied in parts, for the reason that `why` tells; `for_good` until the process ends."""
+
+    why: str
+    for_good: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TemporariesLeft:
+    """Temporary objects could not be removed; the sweep will try again once they are old."""
+
+    count: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class TemporariesSwept:
+    """Temporary objects that a process left behind when it was killed are removed."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class UnexpectedError:
     """Something failed that no rule foresees; logged with its traceback."""
 
@@ -373,6 +407,9 @@ Event = (
     | OperationRetried
     | QueueDepth
     | LoopLagged
+    | PartsRefused
+    | TemporariesLeft
+    | TemporariesSwept
     | UnexpectedError
     | WorkerStarted
     | WorkerEnded

@@ -16,6 +16,9 @@ TEMPORARY_PREFIX: Final = ".cross-cloud-replicator/"
 PROBE_NAME: Final = TEMPORARY_PREFIX + "probe"
 """What is asked for at either store to see whether its bucket answers; nothing is ever there."""
 
+PARTS_PREFIX: Final = TEMPORARY_PREFIX + "parts/"
+"""Where the parts of giant objects are until they are composed."""
+
 _MAX_NAME_BYTES: Final = 1024
 _ACME_PREFIX: Final = ".well-known/acme-challenge/"
 _BUCKET: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")

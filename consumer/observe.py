@@ -33,6 +33,7 @@ from consumer.model import (
     NoDeadLetterQueue,
     ObjectFinished,
     OperationRetried,
+    PartsRefused,
     Paused,
     PollCompleted,
     QueueDepth,
@@ -41,6 +42,8 @@ from consumer.model import (
     Resumed,
     SettleFailed,
     Settlement,
+    TemporariesLeft,
+    TemporariesSwept,
     UnexpectedError,
     WorkerEnded,
     WorkerStarted,
@@ -93,6 +96,9 @@ class Telemetry:
             OperationRetried: self._operation_retried,
             QueueDepth: self._queue_depth,
             LoopLagged: self._loop_lagged,
+            PartsRefused: self._parts_refused,
+            TemporariesLeft: self._temporaries_left,
+            TemporariesSwept: self._temporaries_swept,
             UnexpectedError: self._unexpected_error,
             WorkerStarted: self._worker_started,
             WorkerEnded: self._worker_ended,
@@ -255,6 +261,17 @@ class Telemetry:
 
     def _loop_lagged(self, event: LoopLagged) -> None:
         self._metrics.observe_loop_lag(event.seconds)
+
+    def _parts_refused(self, event: PartsRefused) -> None:
+        self._log.warning("giant objects over one stream", why=event.why, until_restart=event.for_good)
+
+    def _temporaries_left(self, event: TemporariesLeft) -> None:
+        self._metrics.temporary_objects.labels("left").inc(event.count)
+        self._log.warning("temporary objects left", count=event.count, **_failure(event.failure))
+
+    def _temporaries_swept(self, event: TemporariesSwept) -> None:
+        self._metrics.temporary_objects.labels("swept").inc(event.count)
+        self._log.info("temporary objects swept", count=event.count)
 
     def _unexpected_error(self, event: UnexpectedError) -> None:
         self._metrics.unexpected_errors.labels(event.where).inc()

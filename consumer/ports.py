@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from consumer.errors import Reason
-from consumer.model import Delivery, Event, NewObject, ObjectRef, QueueDepth, Replica, SourceObject
+from consumer.model import (
+    Delivery,
+    Event,
+    ListedObject,
+    NewObject,
+    ObjectRef,
+    QueueDepth,
+    Replica,
+    SourceObject,
+)
 
 
 class Observer(Protocol):
@@ -38,9 +47,18 @@ class SourceStore(Protocol):
         ...
 
     def open(
-        self, ref: ObjectRef, region: str | None, *, pin: SourceObject | None = None, start: int = 0
+        self,
+        ref: ObjectRef,
+        region: str | None,
+        *,
+        pin: SourceObject | None = None,
+        start: int = 0,
+        end: int | None = None,
     ) -> AbstractAsyncContextManager[SourceStream]:
-        """Reads the object. With `pin`, only that very state (`If-Match`, version id); else SourceChanged."""
+        """Reads the object, or its bytes [start, end).
+
+        With `pin`, only that very state (`If-Match`, version id); else SourceChanged.
+        """
         ...
 
     async def part_sizes(self, source: SourceObject) -> Sequence[int] | None:
@@ -90,6 +108,29 @@ class DestinationStore(Protocol):
 
     async def probe(self) -> None:
         """Raises when the bucket does not answer us as it should."""
+        ...
+
+
+class Composer(Protocol):
+    """What a destination can do besides, to be given a giant object in parts: temporary objects put together."""
+
+    async def why_not(self) -> str:
+        """Why temporary objects must not be used at this destination, in words; empty when they may be."""
+        ...
+
+    async def compose(self, new: NewObject, parts: Sequence[Replica]) -> Replica:
+        """Makes `new` of the bytes of `parts`, exactly those generations, in order; nothing is read or sent again.
+
+        Raises PreconditionFailed, with `maybe_ours` as `create` does, and SessionGone when a part is gone.
+        """
+        ...
+
+    async def discard(self, name: str, generation: int) -> None:
+        """Removes that generation of a temporary object for good; one already gone is no error."""
+        ...
+
+    def listing(self, prefix: str) -> AsyncIterator[Sequence[ListedObject]]:
+        """The objects whose names begin with `prefix`, page by page."""
         ...
 
 

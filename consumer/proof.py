@@ -14,11 +14,13 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
 import google_crc32c
 
+from consumer import crc
 from consumer.errors import Reason, ReplicatorError
 from consumer.model import MIB, SourceObject
 
@@ -119,15 +121,17 @@ def is_checksum(algorithm: str, value: str) -> bool:
 
 
 class _PartsDigest:
-    """The digest of the concatenated digests of parts of known sizes."""
+    """The digest of the concatenated digests of parts of known sizes, or `whole` of them."""
 
-    def __init__(self, new: Callable[[], _Digest], sizes: Sequence[int]) -> None:
+    def __init__(
+        self, new: Callable[[], _Digest], sizes: Sequence[int], whole: _Digest | None = None
+    ) -> None:
         self._new = new
         self._sizes = sizes
         self._index = 0
         self._part = new()
         self._left = sizes[0]
-        self._whole = new()
+        self._whole = whole or new()
 
     def update(self, data: bytes, /) -> None:
         start = 0
@@ -151,10 +155,26 @@ class _PartsDigest:
         return self._whole.digest()
 
 
+class _Joined:
+    """Not a digest at all: what it is given, as it is."""
+
+    def __init__(self) -> None:
+        self._value = b""
+
+    def update(self, data: bytes, /) -> None:
+        self._value += data
+
+    def digest(self) -> bytes:
+        return self._value
+
+
 class Proof:
     """Hashes a source's bytes while they pass, and says at the end whether they are what the source promised.
 
     Feed every byte exactly once and in order. `crc32c` is always computed: the destination checks it.
+
+    A source that is read in parts side by side has a proof of its own for each (`of_part`), which expects nothing; what
+    they found is put together by `verify_parts`. Not every digest can be (`divisible`): no MD5, no SHA.
     """
 
     def __init__(
@@ -163,17 +183,22 @@ class Proof:
         grade: Grade,
         algorithm: str,
         digest: _Digest | None,
-        expected: bytes,
+        expected: bytes | None,
         promise: str = "",
+        part_sizes: Sequence[int] = (),
     ) -> None:
         self.grade = grade
         self.crc32c = 0
         self.size = 0
+        self.part_sizes = part_sizes
+        """Of the source's own parts, where their digests are the proof."""
         self._source = source
         self._algorithm = algorithm
         self._digest = digest
         self._expected = expected
         self._promise = promise
+        self.found = b""
+        """The digest, once `verify` was called."""
         self._threaded = algorithm in _RUN_IN_THREADS
         self._batch: list[bytes] = []
         self._batched = 0
@@ -207,12 +232,7 @@ class Proof:
 
     async def verify(self) -> None:
         """Raises `truncated` or `checksum_mismatch` unless all bytes came and are the promised ones."""
-        if self.size != self._source.size:
-            raise ReplicatorError(
-                Reason.TRUNCATED,
-                f"read {self.size} of {self._source.size} bytes of {self._source.ref.uri}",
-                operation="s3:GetObject",
-            )
+        self._check_size()
         await self._settle()
         if self._digest is None:
             return
@@ -222,8 +242,51 @@ class Proof:
             await self._settle()
         else:
             _update_all(digest, self._batch)
-        actual = self.crc32c.to_bytes(4, "big") if digest is _SHARED else digest.digest()
-        if actual != self._expected:
+        self._check(self.crc32c.to_bytes(4, "big") if digest is _SHARED else digest.digest())
+
+    @property
+    def divisible(self) -> bool:
+        """Whether the digest of the whole follows from those of its parts."""
+        return self.grade in (Grade.PARTS, Grade.TRANSPORT) or self._algorithm in crc.ALGORITHMS
+
+    def of_part(self, size: int, part_sizes: Sequence[int] = ()) -> Proof:
+        """A proof of `size` bytes of the source alone; `part_sizes` are the source's own parts that they consist of."""
+        digest = self._digest
+        if self.grade is Grade.PARTS:
+            digest = _PartsDigest(_ALGORITHMS[self._algorithm], part_sizes, _Joined())
+        elif digest is not None and digest is not _SHARED:
+            digest = _ALGORITHMS[self._algorithm]()
+        return Proof(replace(self._source, size=size), self.grade, self._algorithm, digest, None)
+
+    def verify_parts(self, parts: Sequence[Proof]) -> None:
+        """What `verify` does, of bytes that `parts` were fed with: all of them, in order, each part verified before."""
+        self.crc32c, self.size = 0, 0
+        value, digests = 0, b""
+        for part in parts:
+            self.crc32c = crc.combine("crc32c", self.crc32c, part.crc32c, part.size)
+            self.size += part.size
+            if self.grade is Grade.CHECKSUM:
+                value = crc.combine(self._algorithm, value, int.from_bytes(part.found, "big"), part.size)
+            digests += part.found
+        self._check_size()
+        if self.grade is Grade.CHECKSUM:
+            self._check(value.to_bytes(_WIDTHS[self._algorithm], "big"))
+        elif self.grade is Grade.PARTS:
+            whole = _ALGORITHMS[self._algorithm]()
+            whole.update(digests)
+            self._check(whole.digest())
+
+    def _check_size(self) -> None:
+        if self.size != self._source.size:
+            raise ReplicatorError(
+                Reason.TRUNCATED,
+                f"read {self.size} of {self._source.size} bytes of {self._source.ref.uri}",
+                operation="s3:GetObject",
+            )
+
+    def _check(self, actual: bytes) -> None:
+        self.found = actual
+        if self._expected is not None and actual != self._expected:
             raise ReplicatorError(
                 Reason.CHECKSUM_MISMATCH,
                 f"the bytes read from {self._source.ref.uri} do not match its {self._promise}: "
@@ -286,9 +349,12 @@ def _parts_proof(source: SourceObject, part_sizes: Sequence[int]) -> Proof | Non
             if value and count in ("", str(len(part_sizes))):
                 digest = _PartsDigest(new, part_sizes)
                 promise = f"composite {algorithm} checksum of {parts}"
-                return Proof(source, Grade.PARTS, algorithm, digest, base64.b64decode(value), promise)
+                return Proof(
+                    source, Grade.PARTS, algorithm, digest, base64.b64decode(value), promise, part_sizes
+                )
     etag = MULTIPART_ETAG.fullmatch(source.etag)
     if etag is None or int(etag[2]) != len(part_sizes) or source.encrypted_etag:
         return None
     digest = _PartsDigest(_hashlib("md5"), part_sizes)
-    return Proof(source, Grade.PARTS, "md5", digest, bytes.fromhex(etag[1]), f"multipart ETag of {parts}")
+    promise = f"multipart ETag of {parts}"
+    return Proof(source, Grade.PARTS, "md5", digest, bytes.fromhex(etag[1]), promise, part_sizes)

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -40,6 +41,7 @@ from consumer.model import (
     failed,
 )
 from consumer.names import destination_name, is_temporary
+from consumer.parallel import GiantCopies, NotInParts
 from consumer.ports import DestinationStore, Observer, SourceStore, SourceStream
 from consumer.proof import Proof, choose_proof, encode_crc32c, needs_part_sizes
 from consumer.transfer import SMALL_LIMIT, STREAM_RESERVATION, copy_large, copy_small, crc32c_of
@@ -100,6 +102,7 @@ class Replicator:
         policy: Policy,
         key_prefix: str = "",
         bucket_allowed: Callable[[str], bool] = lambda bucket: True,
+        giants: GiantCopies | None = None,
     ) -> None:
         self._source = source
         self._destination = destination
@@ -108,6 +111,7 @@ class Replicator:
         self._policy = policy
         self._key_prefix = key_prefix
         self._bucket_allowed = bucket_allowed
+        self._giants = giants
         self._small_limit = min(SMALL_LIMIT, max(budget.total // 4, 64 * 1024))
         self._names = _NameLocks()
 
@@ -217,7 +221,7 @@ class Replicator:
             size = stream.source.size
             if size > self._small_limit or not reservation.covers(self._needed(size)):
                 return None  # the size was a surprise
-            return await self._copy(event, name, stream, None, attempts)
+            return await self._copy_stream(event, name, stream, None, attempts)
 
     async def _one_round(self, event: ObjectEvent, name: str, attempts: _Attempts) -> Outcome | None:
         replica = await self._destination.stat(name)
@@ -238,6 +242,9 @@ class Replicator:
                 return await self._delete(event, name, generation)
             case Copy():
                 assert source is not None
+                if self._giants is not None and await self._giants.wants(source):
+                    with suppress(NotInParts):
+                        return await self._copy_parts(self._giants, event, name, source, replica, attempts)
                 return await self._write_over(event, name, source, replica, attempts)
         return None
 
@@ -257,7 +264,7 @@ class Replicator:
             now = stream.source
             if not reservation.covers(self._needed(now.size)) or not identity.same_state(now, source):
                 return None
-            return await self._copy(event, name, stream, replica, attempts)
+            return await self._copy_stream(event, name, stream, replica, attempts)
 
     async def _head(self, event: ObjectEvent) -> SourceObject | None:
         try:
@@ -281,7 +288,7 @@ class Replicator:
     def _needed(self, size: int | None) -> int:
         return STREAM_RESERVATION if size is None or size > self._small_limit else max(size, 1)
 
-    async def _copy(
+    async def _copy_stream(
         self,
         event: ObjectEvent,
         name: str,
@@ -291,11 +298,47 @@ class Replicator:
     ) -> Outcome | None:
         """Writes what the stream brings over exactly `replaced`, or where nothing is."""
         source = stream.source
-        if source.size > MAX_OBJECT_SIZE:
-            raise ReplicatorError(
-                Reason.TOO_LARGE, f"{source.size} bytes are more than the destination's 5 TiB"
-            )
+        _check_size(source)
         proof = await self._choose_proof(source)
+
+        async def move(new: NewObject) -> Replica:
+            if source.size <= self._small_limit:
+                return await copy_small(stream, self._destination, new, proof, attempts.begin)
+            return await copy_large(self._source, stream, self._destination, new, proof, attempts.begin)
+
+        return await self._write(event, name, source, replaced, attempts, proof, move)
+
+    async def _copy_parts(
+        self,
+        giants: GiantCopies,
+        event: ObjectEvent,
+        name: str,
+        source: SourceObject,
+        replaced: Replica | None,
+        attempts: _Attempts,
+    ) -> Outcome | None:
+        """The same over several streams. Raises NotInParts when it has to be one."""
+        _check_size(source)
+        proof = await self._choose_proof(source)
+        parts = giants.parts_of(source, proof)
+        if not parts:
+            raise NotInParts
+
+        async def move(new: NewObject) -> Replica:
+            return await giants.copy(source, parts, new, proof, attempts.begin)
+
+        return await self._write(event, name, source, replaced, attempts, proof, move)
+
+    async def _write(
+        self,
+        event: ObjectEvent,
+        name: str,
+        source: SourceObject,
+        replaced: Replica | None,
+        attempts: _Attempts,
+        proof: Proof,
+        move: Callable[[NewObject], Awaitable[Replica]],
+    ) -> Outcome | None:
         grade = str(proof.grade)
         new = NewObject(
             name,
@@ -305,12 +348,7 @@ class Replicator:
             identity.identity(source) | {identity.VERIFICATION: grade},
         )
         try:
-            if source.size <= self._small_limit:
-                replica = await copy_small(stream, self._destination, new, proof, attempts.begin)
-            else:
-                replica = await copy_large(
-                    self._source, stream, self._destination, new, proof, attempts.begin
-                )
+            replica = await move(new)
         except PreconditionFailed as error:
             if error.maybe_ours:
                 attempts.unanswered.append(_Written(source, proof.crc32c, grade, replaced))
@@ -375,6 +413,11 @@ class Replicator:
         if await self._head(event) is not None:
             return None
         return Outcome(event, Result.DELETED, Reason.SOURCE_DELETED)
+
+
+def _check_size(source: SourceObject) -> None:
+    if source.size > MAX_OBJECT_SIZE:
+        raise ReplicatorError(Reason.TOO_LARGE, f"{source.size} bytes are more than the destination's 5 TiB")
 
 
 def _is_right(replica: Replica, source: SourceObject, proof: Proof) -> bool:

@@ -129,6 +129,18 @@ class Settings(BaseModel):
     retry_max_seconds: Seconds = Field(
         900, gt=0, le=43200, description="Longest delay of the message back-off, at most 43200 seconds."
     )
+    parallel_threshold_mib: int = Field(
+        1024,
+        ge=0,
+        description="Objects of this many MiB and more are copied in parts over several streams; 0: never, else 32 "
+        "or more.",
+    )
+    parallel_streams: int = Field(
+        8,
+        ge=1,
+        le=64,
+        description="Streams of one such object, 1 to 64; each takes a free slot of CONCURRENCY.",
+    )
     replicate_deletes: bool = Field(
         False, description="`true` propagates deletions of objects that this program wrote."
     )
@@ -191,6 +203,13 @@ class Settings(BaseModel):
                 )
         return value
 
+    @field_validator("parallel_threshold_mib")
+    @classmethod
+    def _two_parts_at_least(cls, value: int) -> int:
+        if 0 < value < 32:
+            raise ValueError("must be 32 or more, or 0: a part has at least 16 MiB")
+        return value
+
     @field_validator("retry_max_seconds")
     @classmethod
     def _not_below_base(cls, value: float, info: ValidationInfo) -> float:
@@ -217,6 +236,11 @@ class Settings(BaseModel):
     @property
     def memory_budget_bytes(self) -> int:
         return self.memory_budget_mib * MIB
+
+    @property
+    def parallel_threshold_bytes(self) -> int:
+        """0 when nothing is copied in parts."""
+        return self.parallel_threshold_mib * MIB if self.parallel_streams > 1 else 0
 
     def allowed(self, bucket: str) -> bool:
         """Whether objects of this source bucket may be copied; any when SOURCE_BUCKETS is empty."""

@@ -29,6 +29,19 @@ SMALL_LIMIT: Final = 8 * MIB
 STREAM_RESERVATION: Final = 1 * MIB + 512 * 1024
 """What a large copy holds at most: read and write buffers, the tail, a hashing batch, the table of CRCs."""
 
+TRANSIENT: Final = frozenset(
+    {
+        Reason.CONNECTION,
+        Reason.TIMEOUT,
+        Reason.SERVER_ERROR,
+        Reason.THROTTLED,
+        Reason.TRUNCATED,
+        Reason.SESSION_LOST,
+        Reason.ENDPOINT_UNREACHABLE,
+    }
+)
+"""What another attempt within the same copy may mend."""
+
 _MOST_MARKS: Final = 32_768
 _RECOVERIES_WITHOUT_PROGRESS: Final = 4
 
@@ -68,12 +81,16 @@ async def copy_large(
     proof: Proof,
     committing: Committing = _unheard,
     *,
+    first: int = 0,
     sleep: Sleep = asyncio.sleep,
 ) -> Replica:
-    """Streams the source through a resumable session; on any error the session is dropped, and nothing is visible."""
+    """Streams the source through a resumable session; on any error the session is dropped, and nothing is visible.
+
+    It may be a part of the source: the `new.size` bytes from `first` on, which `stream` brings and `proof` is of.
+    """
     session = await destination.start_session(new)
     try:
-        copy = _LargeCopy(source_store, stream.source, session, proof, committing, sleep)
+        copy = _LargeCopy(source_store, stream.source, first, new.size, session, proof, committing, sleep)
         return await copy.run(stream)
     except BaseException:
         with suppress(Exception):
@@ -91,12 +108,14 @@ async def crc32c_of(stream: SourceStream, proof: Proof) -> int:
 
 
 class _LargeCopy:
-    """One upload session and what is known of it. Offsets are bytes from the start of the object."""
+    """One upload session and what is known of it. Offsets are bytes from `first` on, where the copy begins."""
 
     def __init__(
         self,
         store: SourceStore,
         source: SourceObject,
+        first: int,
+        size: int,
         session: UploadSession,
         proof: Proof,
         committing: Committing,
@@ -108,12 +127,14 @@ class _LargeCopy:
         self._proof = proof
         self._committing = committing
         self._sleep = sleep
-        self._size = source.size
+        self._first = first
+        self._size = size
+        self._end = first + size if first + size < source.size else None
         # The tail is at least one byte, so that the session cannot be complete before the commit.
-        self._head_end = (source.size - 1) // CHUNK * CHUNK
+        self._head_end = (size - 1) // CHUNK * CHUNK
         self._tail: bytes | None = None
         # (offset, CRC32C of everything before it), about evenly spaced: where a recovery may start hashing again.
-        self._spacing = max(CHUNK, source.size // _MOST_MARKS)
+        self._spacing = max(CHUNK, size // _MOST_MARKS)
         self._offsets = array("Q", [0])
         self._crcs = array("I", [0])
         # What is read a second time, until it reaches the bytes that were hashed before.
@@ -144,7 +165,11 @@ class _LargeCopy:
                     return await self._commit(self._tail)
                 start = self._rewind(state)
                 async with self._store.open(
-                    self._source.ref, self._source.region, pin=self._source, start=start
+                    self._source.ref,
+                    self._source.region,
+                    pin=self._source,
+                    start=self._first + start,
+                    end=self._end,
                 ) as stream:
                     return await self._send(stream, start, state)
             except ReplicatorError as error:
@@ -246,15 +271,6 @@ def _recoverable(error: ReplicatorError) -> ReplicatorError:
     """The error when asking the session how far it got may help; otherwise raises it."""
     if isinstance(error, (SessionGone, SourceChanged)):
         raise error
-    transient = {
-        Reason.CONNECTION,
-        Reason.TIMEOUT,
-        Reason.SERVER_ERROR,
-        Reason.THROTTLED,
-        Reason.TRUNCATED,
-        Reason.SESSION_LOST,
-        Reason.ENDPOINT_UNREACHABLE,
-    }
-    if error.reason not in transient:
+    if error.reason not in TRANSIENT:
         raise error
     return error

@@ -27,7 +27,7 @@ from consumer.proof import encode_crc32c
 
 NEEDED_PERMISSIONS: Final = (CREATE, GET, DELETE)
 
-_FIELDS: Final = "name,generation,size,crc32c,md5Hash,metadata"
+FIELDS: Final = "name,generation,size,crc32c,md5Hash,metadata"
 
 
 class GcsDestination:
@@ -49,9 +49,13 @@ class GcsDestination:
     def bucket(self) -> str:
         return self._bucket
 
+    @property
+    def client(self) -> GcsClient:
+        return self._client
+
     async def stat(self, name: str) -> Replica | None:
         async def call() -> Replica | None:
-            url = f"{self._objects}/{quote(name, safe='')}?fields={_FIELDS}"
+            url = f"{self._objects}/{quote(name, safe='')}?fields={FIELDS}"
             async with await self._client.request("GET", url, GET) as response:
                 if response.status == 200:
                     return await read_replica(response, GET)
@@ -63,14 +67,14 @@ class GcsDestination:
         return await with_retries(GET, call, self._observer)
 
     async def create(self, new: NewObject, body: Sequence[bytes], crc32c: int) -> Replica:
-        resource = _resource(new) | {"crc32c": encode_crc32c(crc32c)}
+        resource = resource_of(new) | {"crc32c": encode_crc32c(crc32c)}
         boundary = secrets.token_hex(16)
         head = (
             f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{json.dumps(resource)}\r\n"
             f"--{boundary}\r\nContent-Type: {resource['contentType']}\r\n\r\n"
         ).encode()
         tail = f"\r\n--{boundary}--\r\n".encode()
-        url = f"{self._uploads}?uploadType=multipart&ifGenerationMatch={new.if_generation}&fields={_FIELDS}"
+        url = f"{self._uploads}?uploadType=multipart&ifGenerationMatch={new.if_generation}&fields={FIELDS}"
         headers = {"Content-Type": f"multipart/related; boundary={boundary}"}
         parts = (head, *body, tail)
 
@@ -86,8 +90,8 @@ class GcsDestination:
         return await with_retries(CREATE, call, self._observer)
 
     async def start_session(self, new: NewObject) -> GcsSession:
-        resource = json.dumps(_resource(new)).encode()
-        url = f"{self._uploads}?uploadType=resumable&ifGenerationMatch={new.if_generation}&fields={_FIELDS}"
+        resource = json.dumps(resource_of(new)).encode()
+        url = f"{self._uploads}?uploadType=resumable&ifGenerationMatch={new.if_generation}&fields={FIELDS}"
         headers = {
             "Content-Type": "application/json; charset=UTF-8",
             "X-Upload-Content-Type": _content_type(new),
@@ -157,7 +161,7 @@ def _content_type(new: NewObject) -> str:
     return " ".join(content_type.split())
 
 
-def _resource(new: NewObject) -> dict[str, Any]:
+def resource_of(new: NewObject) -> dict[str, Any]:
     carried = new.carried
     resource: dict[str, Any] = {
         "name": new.name,
@@ -169,6 +173,7 @@ def _resource(new: NewObject) -> dict[str, Any]:
         ("contentLanguage", carried.content_language),
         ("contentDisposition", carried.content_disposition),
         ("cacheControl", carried.cache_control),
+        ("storageClass", "STANDARD" if new.temporary else None),
     ):
         if value is not None:
             resource[field] = value

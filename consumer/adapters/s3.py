@@ -46,13 +46,22 @@ class _PartRefused(ReplicatorError):
 class S3Stream:
     """An opened GET."""
 
-    __slots__ = ("_expected", "_response", "_skip", "source")
+    __slots__ = ("_expected", "_left", "_response", "_skip", "source")
 
-    def __init__(self, source: SourceObject, response: Exchange, skip: int, expected: int) -> None:
+    def __init__(
+        self,
+        source: SourceObject,
+        response: Exchange,
+        skip: int,
+        expected: int,
+        most: int | None = None,
+    ) -> None:
         self.source = source
         self._response = response
         self._skip = skip
         self._expected = expected
+        self._left = most
+        """How many bytes are still wanted of a body that has more than was asked for; None: all of it."""
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The bytes as they arrive, uncopied; raises `truncated` or `timeout` in mid-body."""
@@ -61,8 +70,13 @@ class S3Stream:
             received += len(piece)
             wanted = piece[self._skip :] if self._skip else piece
             self._skip = max(0, self._skip - len(piece))
+            if self._left is not None:
+                wanted = wanted[: self._left]
+                self._left -= len(wanted)
             if wanted:
                 yield wanted
+            if self._left == 0:
+                return
         if received != self._expected:
             raise ReplicatorError(
                 Reason.TRUNCATED,
@@ -136,24 +150,36 @@ class S3Source:
             return stream.source
 
     def open(
-        self, ref: ObjectRef, region: str | None, *, pin: SourceObject | None = None, start: int = 0
+        self,
+        ref: ObjectRef,
+        region: str | None,
+        *,
+        pin: SourceObject | None = None,
+        start: int = 0,
+        end: int | None = None,
     ) -> _Opening:
         """Pinned by `If-Match` alone: a version id would need a right (`s3:GetObjectVersion`) that copying does not."""
         headers: dict[str, str] = {}
         if pin is not None:
             headers["If-Match"] = f'"{pin.etag}"'
-        if start:
-            headers["Range"] = f"bytes={start}-"
+        ranged = bool(start) or end is not None
+        if ranged:
+            headers["Range"] = f"bytes={start}-" + (f"{end - 1}" if end is not None else "")
 
         async def call() -> S3Stream:
             response = await self._request("GET", ref, region, headers)
             try:
                 if response.status not in (200, 206):
                     raise await self._refusal(ref, response)
-                # A store that ignores Range sends everything: what comes before `start` is thrown away.
-                skip = start if response.status == 200 else 0
                 length = int(response.headers.get("content-length") or 0)
-                return S3Stream(read_source_object(ref, response.headers, region), response, skip, length)
+                source = read_source_object(ref, response.headers, region)
+                if response.status == 200 and ranged:
+                    # A store that ignores Range sends everything: what was not asked for is thrown away.
+                    most = end - start if end is not None else None
+                    return S3Stream(source, response, start, length, most)
+                if response.status == 206:
+                    _check_range(response.headers.get("content-range", ""), start, end or source.size)
+                return S3Stream(source, response, 0, length)
             except BaseException:
                 response.close()
                 raise
@@ -297,6 +323,16 @@ class S3Source:
     async def _refusal(self, ref: ObjectRef, response: Exchange) -> ReplicatorError:
         code, message = error_code(await _error_body(response))
         return translate_s3_error(ref, response.status, code, message, retry_after(response.headers))
+
+
+def _check_range(content_range: str, start: int, end: int) -> None:
+    """Bytes from elsewhere in the object have the right number, and where nothing proves them nobody would notice."""
+    if content_range.partition("/")[0].strip() != f"bytes {start}-{end - 1}":
+        raise ReplicatorError(
+            Reason.SERVER_ERROR,
+            f"the source answered with {content_range or 'no range'} instead of bytes {start}-{end - 1}",
+            operation="s3:GetObject",
+        )
 
 
 async def _error_body(response: Exchange) -> bytes:

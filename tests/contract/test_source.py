@@ -15,6 +15,7 @@ import pytest
 from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
+from consumer import identity
 from consumer.adapters.aws import AwsCredentials, AwsSession, Endpoints, new_aws_session
 from consumer.adapters.http import HttpClient
 from consumer.adapters.s3 import S3Source
@@ -276,6 +277,18 @@ async def test_a_read_goes_on_where_it_is_told_to_and_is_pinned(bench: Bench, st
     async with bench.source.open(pin.ref, None, pin=pin, start=start) as stream:
         assert stream.source.size == len(LARGE)
         assert b"".join([piece async for piece in stream.pieces()]) == LARGE[start:]
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [(0, 1), (0, MIB), (1, MIB + 1), (MIB, len(LARGE)), (len(LARGE) - 1, len(LARGE))]
+)
+async def test_a_range_is_exactly_those_bytes(bench: Bench, start: int, end: int) -> None:
+    bench.put("key", LARGE)
+    pin = await bench.source.head(ObjectRef(bench.bucket, "key"), None)
+
+    async with bench.source.open(pin.ref, None, pin=pin, start=start, end=end) as stream:
+        assert identity.same_state(stream.source, pin)
+        assert b"".join([piece async for piece in stream.pieces()]) == LARGE[start:end]
 
 
 @pytest.mark.parametrize("start", [0, 5])

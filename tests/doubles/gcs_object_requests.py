@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -21,7 +22,7 @@ from .gcs_objects import (
     invalid,
     parse_integer,
 )
-from .gcs_store import Draft, Store
+from .gcs_store import BucketRules, Draft, Store
 
 MAX_COMPOSE_SOURCES = 32
 _BYTE_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -42,13 +43,13 @@ class ObjectRequests:
             raise invalid(f"Invalid bucket name: '{bucket}'")
         await call.at("commit")
         self._store.create_bucket(bucket)
-        return json_response(_bucket_resource(bucket))
+        return json_response(_bucket_resource(bucket, self._store.rules(bucket)))
 
     async def get_bucket(self, call: Call) -> web.Response:
         with self._store.lock:
             self._store.names(call.bucket_name)
             self._store.require("storage.buckets.get", call.bucket_name)
-        return json_response(_bucket_resource(call.bucket_name))
+        return json_response(_bucket_resource(call.bucket_name, self._store.rules(call.bucket_name)))
 
     async def test_permissions(self, call: Call) -> web.Response:
         """The granted ones of those asked for; the field is left out when there are none."""
@@ -144,25 +145,31 @@ class ObjectRequests:
             raise invalid(
                 f"The number of source components provided ({len(sources)}) exceeds the maximum (32)."
             )
-        attributes = Attributes().patched(document.get("destination") or {})
+        wished = Attributes().patched(document.get("destination") or {})
         conditions = Preconditions.from_query(call.query)
         bucket, name = call.bucket_name, call.object_name
         await call.at("commit")
         with self._store.lock:
             self._store.require("storage.objects.get", bucket, name)
             components = [self._source(bucket, source) for source in sources]
-            digest, body = self._new_digest(), bytearray()
+            classes = {component.attributes.storage_class for component in components}
+            if len(classes) != 1:
+                raise invalid("The source objects must all have the same storage class.")
+            # DOC/composite-objects: the class of the sources, whatever the bucket's own is.
+            attributes = replace(wished, storage_class=classes.pop())
+            digest, body = self._new_digest(), None if self._discard else bytearray()
             for component in components:
-                digest.update(component.data)
-                body += component.data
+                if body is None:
+                    digest.append(component)
+                else:
+                    digest.update(component.data)
+                    body += component.data
             count = sum(component.component_count or 1 for component in components)
             draft = Draft(bucket, name, attributes, DeclaredHashes(), conditions, component_count=count)
             created = self._store.commit(draft, digest, body)
         return json_response(created.resource(call.url), etag=created.etag)
 
     def _source(self, bucket: str, source: object) -> StoredObject:
-        if self._discard:
-            raise GcsError(501, "notImplemented", "This double discards bodies.")
         if not isinstance(source, dict) or not isinstance(source.get("name"), str):
             raise GcsError(400, "required", "Required", location=("parameter", "sourceObjects.name"))
         generation = source.get("generation")
@@ -174,13 +181,20 @@ class ObjectRequests:
         return found
 
 
-def _bucket_resource(bucket: str) -> dict[str, Any]:
-    return {
+def _bucket_resource(bucket: str, rules: BucketRules) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    if rules.retention_seconds:
+        told["retentionPolicy"] = {"retentionPeriod": str(rules.retention_seconds), "isLocked": False}
+    if rules.default_event_based_hold:
+        told["defaultEventBasedHold"] = True
+    if rules.versioned:
+        told["versioning"] = {"enabled": True}
+    return told | {
         "kind": "storage#bucket",
         "id": bucket,
         "name": bucket,
         "location": "US",
-        "storageClass": "STANDARD",
+        "storageClass": rules.storage_class,
         "metageneration": "1",
         "etag": "CAE=",
     }

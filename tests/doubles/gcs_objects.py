@@ -17,6 +17,8 @@ from urllib.parse import quote
 
 import google_crc32c
 
+from consumer import crc
+
 KIB = 1024
 QUANTUM = 256 * KIB
 MAX_CUSTOM_METADATA = 8 * KIB
@@ -149,6 +151,13 @@ class Digest:
         if self._sha256 is not None:
             self._sha256.update(piece)
 
+    def append(self, other: StoredObject) -> None:
+        """The bytes of an object whose hashes alone were kept: CRC32C can be combined, no other can."""
+        second = int.from_bytes(base64.b64decode(other.crc32c), "big")
+        self._crc = crc.combine("crc32c", self._crc, second, other.size)
+        self.size += other.size
+        self._md5 = self._sha256 = None
+
     def copy(self) -> Digest:
         twin = Digest(md5=False, sha256=False)
         twin.size, twin._crc = self.size, self._crc
@@ -228,7 +237,8 @@ class Attributes:
     content_disposition: str | None = None
     cache_control: str | None = None
     custom_time: str | None = None
-    storage_class: str = "STANDARD"
+    storage_class: str = ""
+    """Empty until it is stored: then the bucket's own default is filled in."""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def patched(self, document: Mapping[str, Any]) -> Attributes:
@@ -240,7 +250,7 @@ class Attributes:
                 if value is not None and not isinstance(value, str):
                     raise invalid(f"Invalid value for: {key} is not a string.")
                 changes[attribute] = value
-        if changes.get("storage_class", "STANDARD") is None:
+        if not changes.get("storage_class", "STANDARD"):
             del changes["storage_class"]
         if "metadata" in document:
             changes["metadata"] = _merged(self.metadata, document["metadata"])
@@ -293,6 +303,8 @@ class StoredObject:
     time_created: datetime
     updated: datetime
     component_count: int | None = None
+    retained_until: datetime | None = None
+    event_based_hold: bool = False
     body: bytes | bytearray | None = field(default=None, repr=False)
 
     @property
@@ -334,6 +346,8 @@ class StoredObject:
             "updated": _timestamp(self.updated),
             "timeStorageClassUpdated": _timestamp(self.time_created),
             "componentCount": self.component_count,
+            "retentionExpirationTime": _timestamp(self.retained_until) if self.retained_until else None,
+            "eventBasedHold": self.event_based_hold or None,
             "metadata": dict(self.metadata) or None,
             "doubleSha256": self.sha256,
         }

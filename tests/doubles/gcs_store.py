@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from .gcs_objects import (
@@ -49,6 +49,16 @@ class Draft:
     component_count: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class BucketRules:
+    """What a bucket does to every object that is written to it."""
+
+    storage_class: str = "STANDARD"
+    retention_seconds: int | None = None
+    default_event_based_hold: bool = False
+    versioned: bool = False
+
+
 class Store:
     """Buckets and live objects. Each method is atomic, whichever thread calls it."""
 
@@ -59,6 +69,9 @@ class Store:
         self.clock: Callable[[], float] = time.monotonic
         self._keep_history = keep_history
         self._buckets: dict[str, dict[str, StoredObject]] = {}
+        self._rules: dict[str, BucketRules] = {}
+        self.noncurrent: list[StoredObject] = []
+        """What a versioned bucket keeps of objects that were overwritten, or deleted without a generation."""
         self._history: dict[tuple[str, str], list[ObservedState]] = {}
         self._holds: dict[tuple[str, str], HoldReason] = {}
         self._written_at: dict[tuple[str, str], float] = {}
@@ -81,6 +94,16 @@ class Store:
                 message = "Your previous request to create the named bucket succeeded and you already own it."
                 raise GcsError(409, "conflict", message)
             self._buckets[bucket] = {}
+
+    def rules(self, bucket: str) -> BucketRules:
+        with self.lock:
+            self.names(bucket)
+            return self._rules.get(bucket, BucketRules())
+
+    def set_rules(self, bucket: str, rules: BucketRules) -> None:
+        with self.lock:
+            self.names(bucket)
+            self._rules[bucket] = rules
 
     def names(self, bucket: str) -> dict[str, StoredObject]:
         """The bucket's live objects by name. The caller holds the lock while using it."""
@@ -150,9 +173,16 @@ class Store:
             if live is not None:
                 # DOC/access-control/iam-json: overwriting needs delete as well.
                 self.require("storage.objects.delete", draft.bucket, draft.name)
-                self._check_holds(draft.bucket, draft.name)
+                self._check_holds(live)
             self._check_rate(draft.bucket, draft.name)
             now = datetime.now(UTC)
+            rules = self.rules(draft.bucket)
+            retained = timedelta(seconds=rules.retention_seconds) if rules.retention_seconds else None
+            attributes = draft.attributes
+            if not attributes.storage_class:
+                attributes = replace(attributes, storage_class=rules.storage_class)
+            if live is not None and rules.versioned:
+                self.noncurrent.append(live)
             created = StoredObject(
                 draft.bucket,
                 draft.name,
@@ -163,10 +193,12 @@ class Store:
                 # DOC/composite-objects: no MD5 for a composite.
                 digest.md5 if draft.component_count is None else None,
                 digest.sha256,
-                draft.attributes,
+                attributes,
                 now,
                 now,
                 draft.component_count,
+                now + retained if retained is not None else None,
+                rules.default_event_based_hold,
                 body,
             )
             self._show(created)
@@ -177,8 +209,10 @@ class Store:
             self.require("storage.objects.delete", bucket, name)
             found = self.existing(bucket, name, generation)
             conditions.check(found)
-            self._check_holds(bucket, name)
+            self._check_holds(found)
             self._check_rate(bucket, name)
+            if generation is None and self.rules(bucket).versioned:
+                self.noncurrent.append(found)  # DOC/object-versioning: only a generation deletes for good
             del self._buckets[bucket][found.name]
             if self._keep_history:
                 self._history.setdefault((bucket, name), []).append(ObservedState(0))
@@ -216,9 +250,18 @@ class Store:
         self._last_generation = max(self._last_generation + 1, time.time_ns() // 1000)
         return self._last_generation
 
-    def _check_holds(self, bucket: str, name: str) -> None:
+    def _check_holds(self, live: StoredObject) -> None:
         """DOC/json_api/v1/status-codes, 403: `objectUnderActiveHold`, `retentionPolicyNotMet`."""
+        bucket, name = live.bucket, live.name
         reason = None if self._other_writer else self._holds.get((bucket, name))
+        if not self._other_writer and live.event_based_hold:
+            reason = "objectUnderActiveHold"
+        if (
+            not self._other_writer
+            and live.retained_until is not None
+            and datetime.now(UTC) < live.retained_until
+        ):
+            reason = "retentionPolicyNotMet"
         if reason == "objectUnderActiveHold":
             message = (
                 f"Object '{bucket}/{name}' is under active Event-Based hold and cannot be deleted, "

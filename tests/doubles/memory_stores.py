@@ -5,16 +5,17 @@ that an object ever had.
 
 Steps of the source: `head`, `open`, `piece` (before each one), `part_sizes`, `probe`. Of the destination: `stat`,
 `create`, `created`, `start_session`, `send`, `chunk` (after each piece), `persisted`, `commit`, `committed`, `delete`,
-`deleted`, `probe`.
+`deleted`, `probe`; and as a composer `why_not`, `compose`, `composed`, `discard`, `discarded`, `listing`.
 
-`created`, `committed` and `deleted` come after the change took effect: an error there is a lost answer.
+`created`, `committed`, `composed`, `deleted` and `discarded` come after the change took effect: an error there is a
+lost answer.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -28,7 +29,8 @@ from consumer.errors import (
     SourceChanged,
     SourceGone,
 )
-from consumer.model import CarriedMetadata, NewObject, ObjectRef, Replica, SourceObject
+from consumer.model import CarriedMetadata, ListedObject, NewObject, ObjectRef, Replica, SourceObject
+from consumer.parts import COMPOSE_MOST
 from consumer.transfer import CHUNK
 
 from .steps import Steps
@@ -133,7 +135,13 @@ class MemorySource:
 
     @asynccontextmanager
     async def open(
-        self, ref: ObjectRef, region: str | None, *, pin: SourceObject | None = None, start: int = 0
+        self,
+        ref: ObjectRef,
+        region: str | None,
+        *,
+        pin: SourceObject | None = None,
+        start: int = 0,
+        end: int | None = None,
     ) -> AsyncIterator[MemoryStream]:
         await self.steps.reach("open", ref.key)
         state = self._state(ref)
@@ -143,7 +151,7 @@ class MemorySource:
             )
         self.open_streams += 1
         try:
-            yield MemoryStream(self, state, start)
+            yield MemoryStream(self, state, start, end)
         finally:
             self.open_streams -= 1
 
@@ -168,10 +176,11 @@ class MemorySource:
 class MemoryStream:
     """`ports.SourceStream` over the state that the object had when it was opened."""
 
-    def __init__(self, store: MemorySource, state: SourceState, start: int) -> None:
+    def __init__(self, store: MemorySource, state: SourceState, start: int, end: int | None) -> None:
         self._store = store
         self._state = state
         self._start = start
+        self._end = end
 
     @property
     def source(self) -> SourceObject:
@@ -181,6 +190,7 @@ class MemoryStream:
         ref, data = self.source.ref, self._state.data
         if ref in self._store.corrupted:
             data = bytes([data[0] ^ 1]) + data[1:]
+        data = data[: self._end]
         for start in range(self._start, len(data), self._store.piece_size):
             await self._store.steps.reach("piece", ref.key)
             yield data[start : start + self._store.piece_size]
@@ -207,6 +217,8 @@ class StoredReplica:
     replica: Replica
     data: bytes
     carried: CarriedMetadata
+    created: float = 0.0
+    temporary: bool = False
 
 
 class MemoryDestination:
@@ -217,6 +229,9 @@ class MemoryDestination:
         self.objects: dict[str, StoredReplica] = {}
         self.history: dict[str, list[StoredReplica | None]] = {}
         self.sessions: list[MemorySession] = []
+        self.reason_against_parts = ""
+        self.clock: Callable[[], float] = lambda: 0.0
+        """Seconds since the epoch, for when objects were created."""
         self._bucket = bucket
         self._generation = 1_000
 
@@ -230,6 +245,7 @@ class MemoryDestination:
         metadata: Mapping[str, str] | None = None,
         carried: CarriedMetadata = NOTHING_CARRIED,
         hashes: bool = True,
+        temporary: bool = False,
     ) -> Replica:
         """Writes as somebody else would, whatever is there. Without `hashes` the store tells none of it."""
         self._generation += 1
@@ -241,7 +257,7 @@ class MemoryDestination:
             hashlib.md5(data).digest() if hashes else None,
             dict(metadata or {}),
         )
-        self.objects[name] = StoredReplica(replica, data, carried)
+        self.objects[name] = StoredReplica(replica, data, carried, self.clock(), temporary)
         self.history.setdefault(name, []).append(self.objects[name])
         return replica
 
@@ -296,7 +312,41 @@ class MemoryDestination:
                 operation="storage.objects.create",
             )
         self._require(new.name, new.if_generation, "storage.objects.create")
-        return self.put(new.name, data, metadata=new.metadata, carried=new.carried)
+        return self.put(new.name, data, metadata=new.metadata, carried=new.carried, temporary=new.temporary)
+
+    # --- ports.Composer ---
+
+    async def why_not(self) -> str:
+        await self.steps.reach("why_not")
+        return self.reason_against_parts
+
+    async def compose(self, new: NewObject, parts: Sequence[Replica]) -> Replica:
+        await self.steps.reach("compose", new.name)
+        assert 1 <= len(parts) <= COMPOSE_MOST
+        data = b""
+        for part in parts:
+            stored = self.objects.get(part.name)
+            if stored is None:
+                raise SessionGone(Reason.SESSION_LOST, "a part is gone", operation="storage.objects.create")
+            self._require(part.name, part.generation, "storage.objects.create")
+            data += stored.data
+        replica = self.commit(new, data, crc32c(data))
+        await self.steps.reach("composed", new.name)
+        return replica
+
+    async def discard(self, name: str, generation: int) -> None:
+        await self.steps.reach("discard", name)
+        stored = self.objects.get(name)
+        if stored is not None and stored.replica.generation == generation:
+            self.remove(name)
+        await self.steps.reach("discarded", name)
+
+    async def listing(self, prefix: str) -> AsyncIterator[Sequence[ListedObject]]:
+        names = sorted(name for name in self.objects if name.startswith(prefix))
+        for start in range(0, len(names), 2):
+            await self.steps.reach("listing")
+            found = [self.objects[name] for name in names[start : start + 2] if name in self.objects]
+            yield [ListedObject(one.replica.name, one.replica.generation, one.created) for one in found]
 
     def _require(self, name: str, if_generation: int, operation: str) -> None:
         stored = self.objects.get(name)

@@ -41,13 +41,14 @@ from .gcs_objects import (
     StoredObject,
     check_object_name,
 )
-from .gcs_store import ALL_PERMISSIONS, Draft, HoldReason, Store
+from .gcs_store import ALL_PERMISSIONS, BucketRules, Draft, HoldReason, Store
 from .gcs_upload_requests import UploadRequests, gone
 
 __all__ = [
     "ALL_PERMISSIONS",
     "QUANTUM",
     "Attributes",
+    "BucketRules",
     "Fault",
     "Gate",
     "ObservedState",
@@ -156,6 +157,10 @@ class StrictGcs:
     def create_bucket(self, bucket: str) -> None:
         self._store.create_bucket(bucket)
 
+    def set_rules(self, bucket: str, rules: BucketRules) -> None:
+        """What the bucket does to every object written from now on."""
+        self._store.set_rules(bucket, rules)
+
     @property
     def permissions(self) -> set[str]:
         """What the caller may do: `testPermissions` answers from it, operations are refused without."""
@@ -244,6 +249,11 @@ class StrictGcs:
     def objects(self, bucket: str) -> dict[str, StoredObject]:
         """All live objects by name, in the order a listing has (UTF-8)."""
         return self._store.listing(bucket)
+
+    def noncurrent(self, bucket: str) -> list[StoredObject]:
+        """What a versioned bucket still keeps of objects that are no more."""
+        with self._store.lock:
+            return [stored for stored in self._store.noncurrent if stored.bucket == bucket]
 
     def history(self, bucket: str, name: str) -> tuple[ObservedState, ...]:
         """Every state of the name that a reader could have observed, oldest first; generation 0: absent."""

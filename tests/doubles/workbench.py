@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -19,6 +20,7 @@ from consumer.pipeline import Pipeline
 from consumer.replay import Replays
 from consumer.replicate import Replicator
 from consumer.settle import RetryPolicy
+from consumer.sweep import keep_swept
 
 from .memory_queue import MemoryQueue
 from .memory_stores import FIRST_MODIFIED, MemoryDestination, MemorySource
@@ -95,6 +97,7 @@ class Workbench:
             self.recorder,
             render_metrics=lambda: (b"metrics", "text/plain"),
             bucket_allowed=lambda bucket: bucket == BUCKET,
+            sweep=partial(keep_swept, self.destination, self.recorder, self.queue.wall_clock),
             drain_seconds=self.drain_seconds,
             clock=clock,
             wall_clock=self.queue.wall_clock,

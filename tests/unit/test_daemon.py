@@ -24,6 +24,7 @@ from consumer.model import (
     Settlement,
     UnexpectedError,
 )
+from consumer.names import PARTS_PREFIX
 from tests.doubles.virtual_time import VIRTUAL_TIME, Backend, idle, now, until
 from tests.doubles.workbench import BUCKET, Workbench, notification
 from tests.unit.running_daemon import Running, running, send
@@ -250,6 +251,14 @@ async def test_the_gauges_go_on_after_a_failure() -> None:
 
 
 # --- stopping -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_running_daemon_sweeps() -> None:
+    bench = Workbench()
+    bench.destination.put(PARTS_PREFIX + "dead/0001-1", b"part", temporary=True)
+    async with running(bench):
+        await asyncio.sleep(600)
+        assert bench.destination.objects == {}
 
 
 async def test_it_tells_its_state() -> None:

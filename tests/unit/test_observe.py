@@ -34,6 +34,7 @@ from consumer.model import (
     ObjectRef,
     OperationRetried,
     Outcome,
+    PartsRefused,
     Paused,
     PollCompleted,
     QueueDepth,
@@ -42,6 +43,8 @@ from consumer.model import (
     Resumed,
     SettleFailed,
     Settlement,
+    TemporariesLeft,
+    TemporariesSwept,
     UnexpectedError,
     WorkerEnded,
     WorkerStarted,
@@ -331,6 +334,37 @@ CASES: list[tuple[Event, dict[str, float], dict[str, Any]]] = [
             "hint": "what it held comes again by its visibility timeout; when frequent look at its memory",
         },
     ),
+    (
+        PartsRefused("the bucket has a retention policy", for_good=False),
+        {},
+        {
+            "level": "warning",
+            "event": "giant objects over one stream",
+            "why": "the bucket has a retention policy",
+            "until_restart": False,
+        },
+    ),
+    (
+        TemporariesLeft(
+            3, Failure(Kind.RETRYABLE, Reason.SERVER_ERROR, "503", "h", "storage.objects.delete")
+        ),
+        {"temporary_objects_total{result=left}": 3},
+        {
+            "level": "warning",
+            "event": "temporary objects left",
+            "count": 3,
+            "reason": "server_error",
+            "kind": "retryable",
+            "error": "503",
+            "operation": "storage.objects.delete",
+            "hint": "h",
+        },
+    ),
+    (
+        TemporariesSwept(2),
+        {"temporary_objects_total{result=swept}": 2},
+        {"level": "info", "event": "temporary objects swept", "count": 2},
+    ),
 ]
 
 
@@ -525,6 +559,7 @@ CONTRACT: dict[str, tuple[str, set[str]]] = {
     "build_info": ("gauge", {"version"}),
     "event_loop_lag_seconds": ("histogram", set()),
     "dead_letter_queue_missing_total": ("counter", set()),
+    "temporary_objects_total": ("counter", {"result"}),
 }
 
 

@@ -60,6 +60,8 @@ def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         "CONCURRENCY": 32,
         "MEMORY_BUDGET_MIB": 256,
         "WORKERS": 1,
+        "PARALLEL_THRESHOLD_MIB": 1024,
+        "PARALLEL_STREAMS": 8,
         "RETRY_BASE_SECONDS": 5,
         "RETRY_MAX_SECONDS": 900,
         "REPLICATE_DELETES": False,
@@ -283,6 +285,8 @@ REFUSED = {
     "CONCURRENCY": ["0", "1001", "-1", "1.5"],
     "MEMORY_BUDGET_MIB": ["0", "256MiB"],
     "WORKERS": ["0", "-1", "65", "2.5", "auto", "two"],
+    "PARALLEL_THRESHOLD_MIB": ["-1", "31", "1GiB"],
+    "PARALLEL_STREAMS": ["0", "65"],
     "RETRY_BASE_SECONDS": ["0", "-1", "nan", "inf"],
     "RETRY_MAX_SECONDS": ["0", "4.9", "43200.5", "inf", "nan"],
     "DRAIN_TIMEOUT_SECONDS": ["-1", "inf"],
@@ -565,6 +569,17 @@ def test_an_old_bucket_name_is_allowed_and_pointed_out(tmp_path: Path) -> None:
 
 def test_the_memory_budget_is_told_in_bytes(tmp_path: Path) -> None:
     assert load(tmp_path, MEMORY_BUDGET_MIB="2").memory_budget_bytes == 2_097_152
+
+
+@pytest.mark.parametrize(
+    ("threshold", "streams", "expected"),
+    [("1024", "8", 2**30), ("32", "2", 2**25), ("0", "8", 0), ("1024", "1", 0)],
+)
+def test_parts_need_a_threshold_and_more_streams_than_one(
+    tmp_path: Path, threshold: str, streams: str, expected: int
+) -> None:
+    settings = load(tmp_path, PARALLEL_THRESHOLD_MIB=threshold, PARALLEL_STREAMS=streams)
+    assert settings.parallel_threshold_bytes == expected
 
 
 def test_settings_do_not_change(tmp_path: Path) -> None:

@@ -87,7 +87,13 @@ class Source:
 
     @asynccontextmanager
     async def open(
-        self, ref: ObjectRef, region: str | None, *, pin: SourceObject | None = None, start: int = 0
+        self,
+        ref: ObjectRef,
+        region: str | None,
+        *,
+        pin: SourceObject | None = None,
+        start: int = 0,
+        end: int | None = None,
     ) -> AsyncIterator[Stream]:
         assert pin is not None or not self.opened, "a further read that is not pinned"
         read = self.script[len(self.opened)] if len(self.opened) < len(self.script) else Read()
@@ -393,7 +399,13 @@ class Endless(Source):
 
     @asynccontextmanager
     async def open(
-        self, ref: ObjectRef, region: str | None, *, pin: SourceObject | None = None, start: int = 0
+        self,
+        ref: ObjectRef,
+        region: str | None,
+        *,
+        pin: SourceObject | None = None,
+        start: int = 0,
+        end: int | None = None,
     ) -> AsyncIterator[Stream]:
         yield EndlessStream(self.source, self, 0, Read())
 

@@ -43,9 +43,15 @@ class Tampered(SourceStore):
 
     @asynccontextmanager
     async def open(
-        self, ref: ObjectRef, region: str | None, *, pin: SourceObject | None = None, start: int = 0
+        self,
+        ref: ObjectRef,
+        region: str | None,
+        *,
+        pin: SourceObject | None = None,
+        start: int = 0,
+        end: int | None = None,
     ) -> AsyncIterator[SourceStream]:
-        async with self._inner.open(ref, region, pin=pin, start=start) as stream:
+        async with self._inner.open(ref, region, pin=pin, start=start, end=end) as stream:
             if self._only not in (None, ref.key):
                 yield stream
                 return

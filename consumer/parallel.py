@@ -1,0 +1,316 @@
+"""A giant object over several streams: parts copied side by side to temporary names, proved, and then composed.
+
+Each part is an ordinary large copy (`transfer.copy_large`) of a range of the source into an object of its own, below a
+prefix that nobody replicates from or to. What the parts' proofs found is put together and held against the source's
+promise before the last composition, which alone makes the object visible, under the generation precondition that any
+write has. The temporary objects are removed however it ends; what a killed process leaves is swept by age (`sweep`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from consumer import crc, identity
+from consumer.admission import MemoryBudget, Slots, spread
+from consumer.cancellation import finish
+from consumer.errors import PreconditionFailed, Reason, ReplicatorError, SessionGone, SourceChanged
+from consumer.model import (
+    MAX_HOLD_SECONDS,
+    CarriedMetadata,
+    Failure,
+    NewObject,
+    PartsRefused,
+    Replica,
+    SourceObject,
+    TemporariesLeft,
+)
+from consumer.names import PARTS_PREFIX
+from consumer.parts import COMPOSE_MOST, Part, PartSizes, batches, divide
+from consumer.ports import Composer, DestinationStore, Observer, SourceStore
+from consumer.proof import Proof
+from consumer.transfer import STREAM_RESERVATION, TRANSIENT, Committing, Sleep, copy_large
+
+LONGEST_COPY_SECONDS: Final = 2 * MAX_HOLD_SECONDS
+"""How long a copy in parts may take: 5 TiB at 60 MiB/s. The sweep relies on it."""
+
+_ATTEMPTS: Final = 3
+"""Of one part, each with the recovery that every large copy has."""
+_REMOVED_AT_ONCE: Final = 16
+_REMOVAL_SECONDS: Final = 120.0
+_LAST_REMOVAL_SECONDS: Final = 2.0
+"""For removing after a cancellation: a drain waits for it. The sweep does the rest."""
+
+_REFUSALS: Final = frozenset({Reason.DESTINATION_FORBIDDEN, Reason.RETENTION})
+
+
+class NotInParts(Exception):
+    """Temporary objects turned out to be refused: the object has to be copied over one stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """An object that is part of the whole, with its CRC32C by our own count."""
+
+    replica: Replica
+    crc32c: int
+    size: int
+
+
+class GiantCopies:
+    """Copies objects of `threshold` bytes and more in parts, each over at most `streams` streams at a time.
+
+    One slot is the caller's. Further streams take slots that are free at the moment, and every stream asks for its own
+    memory before it begins and gives it back when its part is done, so that none waits for what its own copy holds.
+    """
+
+    def __init__(
+        self,
+        source: SourceStore,
+        destination: DestinationStore,
+        composer: Composer,
+        slots: Slots,
+        budget: MemoryBudget,
+        observer: Observer,
+        *,
+        threshold: int,
+        streams: int,
+        sizes: PartSizes | None = None,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self.source = source
+        self.destination = destination
+        self.composer = composer
+        self.slots = slots
+        self.budget = budget
+        self._observer = observer
+        self._threshold = threshold
+        self.streams = streams
+        self._sizes = sizes or PartSizes()
+        self.sleep = sleep
+        self._off = False
+        self._said = ""
+
+    async def wants(self, source: SourceObject) -> bool:
+        """Whether the object is large enough, and its parts could be kept and removed at the destination."""
+        if self._off or not self._threshold or source.size < self._threshold:
+            return False
+        why = await self.composer.why_not()
+        if why and why != self._said:
+            self._observer.emit(PartsRefused(why, for_good=False))
+        self._said = why
+        return not why
+
+    def parts_of(self, source: SourceObject, proof: Proof) -> list[Part]:
+        """The parts to copy; none when it can only be proved, or be copied, as a whole."""
+        parts = divide(source.size, proof.part_sizes, self._sizes) if proof.divisible else []
+        return parts if len(parts) > 1 else []
+
+    async def copy(
+        self,
+        source: SourceObject,
+        parts: Sequence[Part],
+        new: NewObject,
+        proof: Proof,
+        committing: Committing,
+    ) -> Replica:
+        """Makes `new` of the source, read in parts. `proof` is that of the whole, and verified before the commit.
+
+        Raises NotInParts when the destination does not take or give up temporary objects, and never tries again.
+        """
+        patience = _REMOVAL_SECONDS
+        copy = _Copy(self, source, new, proof)
+        try:
+            async with asyncio.timeout(LONGEST_COPY_SECONDS) as limit:
+                return await copy.run(parts, committing)
+        except asyncio.CancelledError:
+            patience = _LAST_REMOVAL_SECONDS
+            raise
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise ReplicatorError(
+                Reason.TIMEOUT,
+                f"{source.ref.uri} was not copied in {LONGEST_COPY_SECONDS // 3600} hours",
+                operation="storage.objects.create",
+            ) from error
+        finally:
+            await finish(self._remove(copy.temporaries, patience), seconds=_LAST_REMOVAL_SECONDS)
+
+    def switch_off(self, why: str) -> None:
+        if not self._off:
+            self._off = True
+            self._observer.emit(PartsRefused(why, for_good=True))
+
+    # --- removing -----------------------------------------------------------------------------------------------
+
+    async def _remove(self, temporaries: dict[str, int | None], patience: float) -> None:
+        """Removes what was or may have been made; never raises. What is left is told of, and swept later."""
+        names = list(temporaries)
+        removed = 0
+        failure = Failure.of(
+            ReplicatorError(Reason.TIMEOUT, "there was no time left", operation="storage.objects.delete")
+        )
+
+        async def remove_some() -> None:
+            nonlocal removed, failure
+            while names:
+                name = names.pop()
+                try:
+                    await self._remove_one(name, temporaries[name])
+                    removed += 1
+                except ReplicatorError as error:
+                    failure = Failure.of(error)
+                    if error.reason in _REFUSALS:
+                        self.switch_off(f"a temporary object could not be removed: {error.message}")
+
+        try:
+            async with asyncio.timeout(patience), asyncio.TaskGroup() as group:
+                for _ in range(min(_REMOVED_AT_ONCE, len(names))):
+                    group.create_task(remove_some())
+        except TimeoutError:
+            pass
+        finally:
+            if removed < len(temporaries):
+                self._observer.emit(TemporariesLeft(len(temporaries) - removed, failure))
+
+    async def _remove_one(self, name: str, generation: int | None) -> None:
+        if generation is None:
+            found = await self.destination.stat(name)
+            if found is None:
+                return
+            generation = found.generation
+        await self.composer.discard(name, generation)
+
+
+class _Copy:
+    """One copy in parts. `temporaries` are the objects it made, with their generations, or None: perhaps made."""
+
+    def __init__(self, giants: GiantCopies, source: SourceObject, new: NewObject, proof: Proof) -> None:
+        self.temporaries: dict[str, int | None] = {}
+        self._giants = giants
+        self._source = source
+        self._new = new
+        self._proof = proof
+        self._prefix = f"{PARTS_PREFIX}{uuid.uuid4().hex}/"
+
+    async def run(self, parts: Sequence[Part], committing: Committing) -> Replica:
+        try:
+            pieces = await self._pieces(parts)
+        except ReplicatorError as error:
+            if error.reason not in _REFUSALS:
+                raise
+            self._giants.switch_off(f"a temporary object was refused: {error.message}")
+            raise NotInParts from error
+        committing()
+        return await self._giants.composer.compose(self._new, [piece.replica for piece in pieces])
+
+    async def _pieces(self, parts: Sequence[Part]) -> Sequence[_Piece]:
+        """All parts copied and proved, as few objects as one composition takes."""
+        giants = self._giants
+        try:
+            copied = await spread(giants.slots, parts, self._copy_part, most=giants.streams)
+        except BaseExceptionGroup as group:
+            raise _worst_of(group)  # noqa: B904 - it has causes of its own
+        self._proof.verify_parts([proof for _, proof in copied])
+        pieces = [_Piece(replica, proof.crc32c, proof.size) for replica, proof in copied]
+        level = 0
+        while len(pieces) > COMPOSE_MOST:
+            level += 1
+            pieces = [
+                await self._compose(f"{self._prefix}level-{level}-{number:02d}", batch)
+                for number, batch in enumerate(batches(pieces))
+            ]
+        return pieces
+
+    async def _copy_part(self, part: Part) -> tuple[Replica, Proof]:
+        attempt = 1
+        while True:
+            try:
+                return await self._try_part(part, f"{self._prefix}{part.number:04d}-{attempt}")
+            except ReplicatorError as error:
+                # Nobody else writes a part's name, so a generation that is lost is an answer of ours that was.
+                lost = isinstance(error, (SessionGone, PreconditionFailed))
+                if not lost and error.reason not in TRANSIENT:
+                    raise
+                if attempt == _ATTEMPTS:
+                    if not lost:
+                        raise
+                    raise ReplicatorError(
+                        Reason.SESSION_LOST, error.message, operation=error.operation
+                    ) from error
+                await self._giants.sleep(min(error.retry_after or 0.2 * 2**attempt, 5.0))
+            attempt += 1
+
+    async def _try_part(self, part: Part, name: str) -> tuple[Replica, Proof]:
+        giants, source = self._giants, self._source
+        new = NewObject(name, part.size, 0, CarriedMetadata(), {}, temporary=True)
+        proof = self._proof.of_part(part.size, part.source_parts)
+        async with (
+            giants.budget.reserve(STREAM_RESERVATION),
+            giants.source.open(
+                source.ref, source.region, pin=source, start=part.start, end=part.start + part.size
+            ) as stream,
+        ):
+            if not identity.same_state(stream.source, source):
+                raise SourceChanged(
+                    Reason.SOURCE_CHANGED,
+                    f"{source.ref.uri} changed while it was read",
+                    operation="s3:GetObject",
+                )
+            self.temporaries[name] = None
+            replica = await copy_large(
+                giants.source,
+                stream,
+                giants.destination,
+                new,
+                proof,
+                first=part.start,
+                sleep=giants.sleep,
+            )
+        self.temporaries[name] = replica.generation
+        _check(replica, proof.crc32c, part.size)
+        return replica, proof
+
+    async def _compose(self, name: str, pieces: Sequence[_Piece]) -> _Piece:
+        """A temporary object of some of them, for what is too much for one composition."""
+        crc32c, size = 0, 0
+        for piece in pieces:
+            crc32c = crc.combine("crc32c", crc32c, piece.crc32c, piece.size)
+            size += piece.size
+        self.temporaries[name] = None
+        new = NewObject(name, size, 0, CarriedMetadata(), {}, temporary=True)
+        composer = self._giants.composer
+        replica: Replica | None
+        try:
+            replica = await composer.compose(new, [piece.replica for piece in pieces])
+        except PreconditionFailed as error:
+            # Nobody else writes this name: it is an answer of ours that was lost.
+            replica = await self._giants.destination.stat(name)
+            if replica is None:
+                raise SessionGone(
+                    Reason.SESSION_LOST, "a temporary part changed", operation="storage.objects.create"
+                ) from error
+        self.temporaries[name] = replica.generation
+        _check(replica, crc32c, size)
+        return _Piece(replica, crc32c, size)
+
+
+def _check(replica: Replica, crc32c: int, size: int) -> None:
+    if replica.size != size or replica.crc32c not in (None, crc32c):
+        raise ReplicatorError(
+            Reason.CHECKSUM_MISMATCH,
+            f"a temporary object at the destination has {replica.size} bytes and another CRC32C "
+            f"than the {size} that were sent",
+            operation="storage.objects.create",
+        )
+
+
+def _worst_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What tells most of why several streams failed: a source that changed makes the others' errors meaningless."""
+    errors = list(group.exceptions)
+    changed = [error for error in errors if isinstance(error, SourceChanged)]
+    return (changed or errors)[0]
