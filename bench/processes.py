@@ -35,7 +35,7 @@ class Child:
     def __init__(self, process: subprocess.Popen[str], url: str, trust: Path | None) -> None:
         self.url = url
         self._process = process
-        verify = True if trust is None else _context(trust)
+        verify = True if trust is None else trusting(trust)
         self._client = httpx.Client(base_url=url, trust_env=False, timeout=60, verify=verify)
 
     def cpu(self) -> float:
@@ -119,7 +119,7 @@ def _served(
             process.kill()
 
 
-def _context(trust: Path) -> Any:
+def trusting(trust: Path) -> Any:
     import ssl
 
     return ssl.create_default_context(cafile=str(trust))
