@@ -18,7 +18,8 @@ RATE = 500
 def record(stage: Stage, path: Path) -> None:
     """One run from "started" to the empty queue. Writes an SVG; raises RuntimeError when there is none.
 
-    The profiler stops the daemon for each sample, so nothing else is measured in this run.
+    The profiler stops the daemon for each sample, so nothing else is measured in this run. A thread that waits is in
+    no sample.
     """
     stage.sink.reset()
     queue = stage.queue()
@@ -31,7 +32,7 @@ def record(stage: Stage, path: Path) -> None:
             "flamegraph",
             "--duration",
             "unlimited",
-            "--threads",
+            "--function",
             "--native",
         ]
         profiler = subprocess.Popen(
