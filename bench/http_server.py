@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 from urllib.parse import parse_qsl, unquote
 
 import httptools
@@ -115,9 +115,8 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, application: Application, delay: float) -> None:
         self._application = application
         self._delay = delay
-        self._buffer = bytearray(_READ_BYTES)
-        self._view = memoryview(self._buffer)
-        self._parser = httptools.HttpRequestParser(self)
+        self._view = memoryview(bytearray(_READ_BYTES))
+        self._parser: Any = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._url = b""
         self._headers: dict[str, str] = {}
@@ -145,7 +144,8 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = self._receiver = self._sending = None
+        # The parser holds this, and nobody looks for cycles.
+        self._transport = self._receiver = self._sending = self._parser = None
 
     def pause_writing(self) -> None:
         """Looked at by `_pump` through the size of the buffer."""
@@ -222,7 +222,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 def serve(application: Application, options: argparse.Namespace) -> None:
     """Prints the URL once it listens, and never returns."""
-    # Nothing here makes cycles; what lives long is a table that grows, and would be searched again and again.
+    # What lives long is a table that grows, and would be searched for cycles again and again.
     gc.disable()
     with contextlib.suppress(KeyboardInterrupt):
         uvloop.run(_serve(application, options.delay_ms / 1000, options.certificate))
