@@ -50,6 +50,8 @@ def main() -> int:
             if rclone() is None:
                 note = "rclone: not installed; python -m tests.emulators.provision rclone builds it"
                 bench.results.notes.append(note)
+            if (loaded := report.load_note()) is not None:
+                bench.results.notes.append(loaded)
             for name in _chosen(options):
                 console.print(f"{name}: {SCENARIOS[name].__doc__}")
                 SCENARIOS[name](bench)

@@ -49,7 +49,6 @@ def write_json(path: Path, results: Results, started: dict[str, Any]) -> None:
     document = {
         "at": datetime.now(UTC).isoformat(),
         "version": __version__,
-        "commit": _commit(),
         "machine": started,
         "load_average_after": os.getloadavg(),
         "how": HOW,
@@ -69,8 +68,20 @@ def machine() -> dict[str, Any]:
         "processors": os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
+        "commit": _commit(),
         "load_average": os.getloadavg(),
     }
+
+
+def load_note() -> str | None:
+    """What is to be said when others use this machine, too."""
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    if load < processors / 2:
+        return None
+    return (
+        f"Others use this machine: its load average was {load:.1f} before the bench, on {processors} processors. "
+        "Absolute figures are too large for every tool; trust the ratios."
+    )
 
 
 def _comparison(found: Comparison) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections import Counter
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+import boto3
 import google_crc32c
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
@@ -27,7 +29,6 @@ from bench.processes import SinkProcess, generated, sink
 from bench.results import DAEMON, GIB, MIB, Comparison, Results, Run, Scaling
 from bench.tools import Ends, Stage, Tool
 from consumer.settings import Settings
-from tests.acceptance.stack import new_client
 from tests.emulators import servers
 from tests.emulators.servers import RunningServer
 
@@ -167,7 +168,7 @@ class Bench:
                 continue
             key = f"large-{grade}"
             self.plan.say(f"putting one object of {self.plan.large_mib} MiB into MinIO: {title}")
-            expected = {key: (size, _put_large(self.minio, key, size, grade))}
+            expected = {key: (size, _put_large(self.source, self.minio, key, size, grade))}
             measured = self._comparators(curl=True) if grade == "crc32c" else {DAEMON: tools.run_daemon}
             told = f"{self.plan.large_mib} MiB, {title}"
             stage = self.stored_stage(key, expected)
@@ -345,29 +346,24 @@ SCENARIOS: Final[Mapping[str, Callable[[Bench], None]]] = {
 ON_DEMAND: Final = ("giant",)
 
 
-def _put_large(server: RunningServer, key: str, size: int, grade: str) -> int:
+def _put_large(source: Source, server: RunningServer, key: str, size: int, grade: str) -> int:
     """Puts one object that offers just this grade. Returns its CRC32C."""
     piece = os.urandom(64 * MIB)
     body = (piece * -(-size // len(piece)))[:size]
-    client = new_client("s3", server.url, server.access_key, server.secret_key)
     if grade in ("crc32c", "crc64nvme"):
-        client.put_object(Bucket=SOURCE, Key=key, Body=body, ChecksumAlgorithm=grade.upper())
+        source.s3.put_object(Bucket=SOURCE, Key=key, Body=body, ChecksumAlgorithm=grade.upper())
         return int(google_crc32c.value(body))
     # Without being told, SDKs send a checksum of their own choice, and that would be the better proof.
     plain: Any = _without_checksums(server)
     if grade == "md5":
         plain.put_object(Bucket=SOURCE, Key=key, Body=body)
     else:
-        import io
-
         parts = TransferConfig(multipart_threshold=_PART, multipart_chunksize=_PART)
         plain.upload_fileobj(io.BytesIO(body), SOURCE, key, Config=parts)
     return int(google_crc32c.value(body))
 
 
 def _without_checksums(server: RunningServer) -> Any:
-    import boto3
-
     config = Config(request_checksum_calculation="when_required", proxies={}, s3={"addressing_style": "path"})
     session = boto3.Session(server.access_key, server.secret_key, region_name=server.region)
     return session.client("s3", endpoint_url=server.url, config=config)
