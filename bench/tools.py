@@ -102,7 +102,8 @@ def run_daemon(stage: Stage, ends: Ends | None = None, settings: Mapping[str, st
     sink_cpu, spawned = stage.sink.cpu(), time.monotonic()
     with daemon({**stage.settings(queue, ends), **(settings or {})}) as running:
         started = time.monotonic()
-        until(lambda: queue.depth() == 0, "the queue is empty", every=0.1)
+        # Long enough for many GiB on a machine that is busy otherwise.
+        until(lambda: queue.depth() == 0, "the queue is empty", limit=3600, every=0.1)
         done = running.cost()
         queue.check_no_dead_letters()
         life = running.end()
