@@ -70,7 +70,8 @@ soak: $(STAMP)  ## Run the daemon for ten minutes under load, faults and rotatin
 	@.venv/bin/python -m tests.emulators.provision
 	@exec .venv/bin/python -m bench.soak $(ARGS)
 
-bench: $(STAMP)  ## Measure throughput, CPU and memory
+bench: $(STAMP)  ## Measure CPU, requests, memory and latency beside SDKs, rclone and curl (ARGS="--help")
+	@.venv/bin/python -m tests.emulators.provision minio elasticmq
 	@exec .venv/bin/python -m bench $(ARGS)
 
 lint: $(STAMP)  ## Check style, formatting, types and the layering

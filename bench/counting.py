@@ -1,6 +1,6 @@
-"""A proxy that counts requests, for a run whose time is not measured: the daemon cannot tell it from the server.
+"""A proxy that counts requests, or delays them: the daemon cannot tell it from the server.
 
-Every server is counted in the same way, from outside. Host headers pass unchanged, so signatures hold.
+Host headers pass unchanged, so signatures hold.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "upgra
 class CountingProxy:
     """`counts` by method, and by action for SQS. `start` and `stop` run in the proxy's own loop."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, delay: float = 0.0) -> None:
+        """`delay` in seconds goes before each request."""
         self.counts: Counter[str] = Counter()
         self.url = ""
         self._target = target
+        self._delay = delay
         self._client: aiohttp.ClientSession | None = None
         self._runner: web.ServerRunner | None = None
 
@@ -52,6 +54,8 @@ class CountingProxy:
         assert self._client is not None
         action = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
         self.counts[action or request.method] += 1
+        if self._delay:
+            await asyncio.sleep(self._delay)
         headers = [
             (name, value) for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP
         ]

@@ -10,9 +10,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +38,30 @@ class Cost:
 def cost_of(pid: int) -> Cost:
     """From /proc: CPU time comes in ticks, of which there are 100 a second on common kernels."""
     # The command's name, in parentheses, may hold blanks.
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    numbers = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     status = dict(line.split(":", 1) for line in lines)
     return Cost(
-        int(fields[11]) / TICKS,
-        int(fields[12]) / TICKS,
+        int(numbers[11]) / TICKS,
+        int(numbers[12]) / TICKS,
         int(status["VmRSS"].split()[0]) / 1024,
         int(status["VmHWM"].split()[0]) / 1024,
     )
+
+
+def cost_of_family(pid: int) -> Cost:
+    """The sum over a process and all below it that still live: a daemon may have workers."""
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with suppress(FileNotFoundError, ProcessLookupError):  # it may have ended meanwhile
+                text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+                parents[int(folder.name)] = int(text.rpartition(")")[2].split()[1])
+    family = [pid]
+    for member in family:
+        family += [child for child, parent in parents.items() if parent == member]
+    costs = [cost_of(member) for member in family]
+    return Cost(*(sum(getattr(cost, one.name) for cost in costs) for one in fields(Cost)))
 
 
 @dataclass
@@ -64,7 +78,7 @@ class Daemon:
         return [line for line in map(json.loads, lines) if line["event"] == name]
 
     def cost(self) -> Cost:
-        return cost_of(self.process.pid)
+        return cost_of_family(self.process.pid)
 
     def end(self) -> Cost:
         """Drains and ends it. Returns the cost of its whole life, from wait4: start-up and drain included."""
@@ -100,7 +114,8 @@ def daemon(env: Mapping[str, str]) -> Iterator[Daemon]:
             )
         try:
             running = Daemon(process, log, Cost(0, 0, 0, 0))
-            until(lambda: _started(running), "the daemon starts")
+            # What it works before this is noticed would be missing from its work.
+            until(lambda: _started(running), "the daemon starts", every=0.002)
             running.at_start = running.cost()
             yield running
         finally:
@@ -116,16 +131,10 @@ def _started(running: Daemon) -> bool:
     return b'"event": "started"' in text
 
 
-def seconds_between(first: dict[str, Any], last: dict[str, Any]) -> float:
-    """By the time stamps of two log lines."""
-    begin, end = (datetime.fromisoformat(line["timestamp"]) for line in (first, last))
-    return (end - begin).total_seconds()
-
-
-def until(condition: Callable[[], bool], what: str, *, limit: float = 600.0) -> None:
+def until(condition: Callable[[], bool], what: str, *, limit: float = 600.0, every: float = 0.02) -> None:
     """Returns once the condition holds; raises after `limit` seconds."""
     give_up = time.monotonic() + limit
     while not condition():
         if time.monotonic() > give_up:
             raise RuntimeError(f"not within {limit:g} s: {what}")
-        time.sleep(0.02)
+        time.sleep(every)

@@ -1,182 +1,369 @@
-"""What is measured: many small objects, and one large one. Each run checks what arrived, and fails when it differs."""
+"""What is measured. Each run checks what arrived, by size and CRC32C, and fails when anything is missing or differs."""
 
 from __future__ import annotations
 
+import io
 import os
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
 
-from bench.clouds import (
-    DESTINATION,
-    SOURCE,
-    Queue,
-    RandomFile,
-    Source,
-    check_replica_hash,
-    check_replicas,
-    create_destination,
-    strict_double,
-)
-from bench.counting import counted
-from bench.measure import Cost, Daemon, daemon, seconds_between, until
+import boto3
+import google_crc32c
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+
+from bench import idle, tools
+from bench.certificates import Authority, new_authority
+from bench.clouds import SOURCE, Source
+from bench.counting import CountingProxy, counted, served
+from bench.generating import generated_objects
+from bench.measure import daemon, until
+from bench.processes import SinkProcess, generated, sink
+from bench.results import DAEMON, GIB, MIB, Comparison, Results, Run, Scaling
+from bench.tools import Ends, Stage, Tool
+from consumer.settings import Settings
 from tests.emulators import servers
+from tests.emulators.servers import RunningServer
 
-MIB = 1024 * 1024
+DELAY_MS: Final = 30.0
+CONCURRENCIES: Final = (8, 16, 32, 64, 128)
+_GENERATED_ENV: Final = {
+    "AWS_ACCESS_KEY_ID": "bench",
+    "AWS_SECRET_ACCESS_KEY": "bench-secret",
+    "AWS_REGION": "us-east-1",
+}
+_PART: Final = 16 * MIB
+_STORED: Final = "MinIO → ElasticMQ → sink"
+_MADE_UP: Final = "generated source → ElasticMQ → sink"
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run. Times in seconds, memory in MiB.
+class Plan:
+    """How much is measured. `say` gets a line for each step."""
 
-    `wall_seconds` goes from the daemon's "started" line to its last "object copied" line. `cpu_*` is the daemon's
-    process alone, between the end of its start-up and the empty queue; `cpu_whole_life` has start-up and drain too.
-    """
-
-    wall_seconds: float
-    cpu_user: float
-    cpu_system: float
-    cpu_whole_life: float
-    rss_at_start: float
-    peak_rss: float
-    load_average: float
-    """Of the machine over the last minute, at the end: well above the run's own work when others use it."""
-
-    @property
-    def cpu(self) -> float:
-        return self.cpu_user + self.cpu_system
-
-
-@dataclass
-class Result:
-    """`requests` were counted in a further run, by proxies in front of the servers, whose time is not in `runs`."""
-
-    scenario: str
+    runs: int
     objects: int
-    object_bytes: int
-    servers: dict[str, str]
-    runs: list[Run] = field(default_factory=list)
-    requests: dict[str, dict[str, int]] = field(default_factory=dict)
-    verification: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+    large_mib: int
+    samples: int
+    giant_gib: int
+    say: Callable[[str], None]
 
 
-def small_objects(count: int, size: int, runs: int, say: Callable[[str], None]) -> Result:
-    """Many small objects: MinIO → ElasticMQ → fake-gcs-server, which is new for each run (it slows as it fills)."""
-    where = {"s3": "MinIO", "sqs": "ElasticMQ", "gcs": "fake-gcs-server (memory)"}
-    result = Result("small objects", count, size, where)
-    bodies = {f"bench/{number % 16:x}/{number:06}": os.urandom(size) for number in range(count)}
-    with servers.minio() as minio, servers.elasticmq() as elasticmq:
-        source = Source(minio)
-        say(f"putting {count} objects of {size} bytes into MinIO")
-        source.put_all(bodies)
+class Bench:
+    """The servers that scenarios share, each started when the first one needs it, and what was found so far."""
 
-        def one(gcs_url: str, ends: Mapping[str, str]) -> Run:
-            create_destination(gcs_url)
-            queue = Queue(elasticmq)
-            queue.send_created(dict.fromkeys(bodies, size))
-            with daemon({**_env(source, queue, gcs_url), **ends}) as running:
-                run = _until_done(running, queue, count)
-            check_replicas(gcs_url, bodies)
-            return run
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.results = Results()
+        self._stack = ExitStack()
 
-        for number in range(runs):
-            with servers.fake_gcs_server() as gcs:
-                result.runs.append(one(gcs.url, {}))
-            say(_told(number, result.runs[-1]))
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @cached_property
+    def elasticmq(self) -> RunningServer:
+        return self._stack.enter_context(servers.elasticmq())
+
+    @cached_property
+    def minio(self) -> RunningServer:
+        return self._stack.enter_context(servers.minio())
+
+    @cached_property
+    def source(self) -> Source:
+        return Source(self.minio)
+
+    @cached_property
+    def sink(self) -> SinkProcess:
+        return self._stack.enter_context(sink())
+
+    @cached_property
+    def authority(self) -> Authority:
+        return new_authority(Path(self._stack.enter_context(tempfile.TemporaryDirectory())))
+
+    def stored_stage(self, prefix: str, expected: Mapping[str, tuple[int, int]]) -> Stage:
+        """MinIO, ElasticMQ and the sink."""
+        source = self.source
+        return Stage(source.url, source.env, self.sink, self.elasticmq, expected, prefix, source.presigned)
+
+    # --- small and medium objects
+
+    def put_many(self, prefix: str, count: int, size: int) -> Stage:
+        """Random objects, each other than the others."""
+        self.plan.say(f"putting {count} objects of {size} bytes into MinIO")
+        bodies = {f"{prefix}/{number % 16:x}/{number:06}": os.urandom(size) for number in range(count)}
+        self.source.put_all(bodies)
+        expected = {key: (size, int(google_crc32c.value(body))) for key, body in bodies.items()}
+        return self.stored_stage(prefix, expected)
+
+    def small(self) -> None:
+        """4 KiB objects, all tools."""
+        stage = self.put_many("small", self.plan.objects, 4096)
+        found = self._compare("small", "4 KiB objects", stage, self._comparators(curl=False))
+        # Requests do not depend on how many objects there are; a sixteenth will do.
+        fewer = stage.below("small/0")
+        found.counted_objects = len(fewer.expected)
+        self._count(found, fewer, self._comparators(curl=False))
+
+    def medium(self) -> None:
+        """1 MiB objects, all tools."""
+        stage = self.put_many("medium", max(50, self.plan.objects // 10), MIB)
+        self._compare("medium", "1 MiB objects", stage, self._comparators(curl=False))
+
+    def _comparators(self, *, curl: bool) -> dict[str, Tool]:
+        found: dict[str, Tool] = {DAEMON: tools.run_daemon, "SDK loop": tools.run_sdk_loop}
+        if tools.rclone() is not None:
+            found |= {"rclone": tools.run_rclone, "rclone, fewest requests": tools.run_rclone_tuned}
+        return {**found, "curl | curl": tools.run_curl} if curl else found
+
+    def _compare(
+        self,
+        name: str,
+        title: str,
+        stage: Stage,
+        measured: Mapping[str, Tool],
+        where: str = _STORED,
+    ) -> Comparison:
+        size = next(iter(stage.expected.values()))[0]
+        found = Comparison(name, title, len(stage.expected), size, where)
+        for number in range(self.plan.runs):
+            one: dict[str, Run] = {}
+            # Whoever comes first in a round meets other caches: each round begins with another tool.
+            order = list(measured)
+            for tool in order[number % len(order) :] + order[: number % len(order)]:
+                one[tool] = measured[tool](stage, None)
+                if tool == DAEMON:
+                    found.verification = stage.verification
+                told = f"CPU {one[tool].cpu:.2f} s, wall {one[tool].wall:.2f} s, peak RSS {one[tool].peak_rss:.0f} MiB"
+                self.plan.say(f"{title}, round {number + 1}, {tool}: {told}")
+            found.rounds.append({tool: one[tool] for tool in measured})
+        self.results.comparisons[name] = found
+        return found
+
+    def _count(self, found: Comparison, stage: Stage, measured: Mapping[str, Tool]) -> None:
+        for tool, run in measured.items():
+            with counted(stage.s3_url, self.elasticmq.url) as (s3, sqs):
+                done = run(stage, Ends(s3.url, sqs.url))
+                found.requests[tool] = {"s3": dict(s3.counts), "sqs": dict(sqs.counts), "gcs": done.requests}
+
+    # --- large objects
+
+    def large(self) -> None:
+        """One large object for each grade of proof; the other tools on the first."""
+        size = self.plan.large_mib * MIB
+        for grade, title in _GRADES.items():
+            if grade == "none":
+                self._large_unproved(size)
+                continue
+            key = f"large-{grade}"
+            self.plan.say(f"putting one object of {self.plan.large_mib} MiB into MinIO: {title}")
+            expected = {key: (size, _put_large(self.source, self.minio, key, size, grade))}
+            measured = self._comparators(curl=True) if grade == "crc32c" else {DAEMON: tools.run_daemon}
+            told = f"{self.plan.large_mib} MiB, {title}"
+            stage = self.stored_stage(key, expected)
+            found = self._compare(f"large-{grade}", told, stage, measured)
+            self._count(found, stage, {DAEMON: tools.run_daemon})
+
+    def _large_unproved(self, size: int) -> None:
+        with self._generated_stage("large-none", {"large-none": size}, self.sink, checksum=False) as stage:
+            told = f"{self.plan.large_mib} MiB, {_GRADES['none']}"
+            where = _MADE_UP
+            self._compare("large-none", told, stage, {DAEMON: tools.run_daemon}, where=where)
+
+    def tls(self) -> None:
+        """One large object with TLS at both ends, all tools."""
+        size = self.plan.large_mib * MIB
         with (
-            servers.fake_gcs_server() as gcs,
-            counted(minio.url, elasticmq.url, gcs.url) as (s3_proxy, sqs_proxy, gcs_proxy),
+            sink(authority=self.authority) as there,
+            self._generated_stage("tls", {"large-tls": size}, there, authority=self.authority) as stage,
         ):
-            one(gcs.url, _through(s3_proxy.url, sqs_proxy.url, gcs_proxy.url))
-            result.requests = _counts(s3=s3_proxy.counts, sqs=sqs_proxy.counts, gcs=gcs_proxy.counts)
-    return result
+            where = "generated source (TLS) → ElasticMQ → sink (TLS)"
+            title = f"{self.plan.large_mib} MiB over TLS, full-object CRC32C"
+            self._compare("tls", title, stage, self._comparators(curl=True), where=where)
+
+    def giant(self) -> None:
+        """One object of many GiB that nobody ever stored."""
+        sizes = {"giant": self.plan.giant_gib * GIB}
+        with self._generated_stage("giant", sizes, self.sink) as stage:
+            where = _MADE_UP
+            title = f"{self.plan.giant_gib} GiB, full-object CRC32C"
+            self._compare("giant", title, stage, {DAEMON: tools.run_daemon}, where=where)
+
+    @contextmanager
+    def _generated_stage(
+        self,
+        prefix: str,
+        sizes: Mapping[str, int],
+        there: SinkProcess,
+        *,
+        checksum: bool = True,
+        delay_ms: float = 0.0,
+        authority: Authority | None = None,
+    ) -> Iterator[Stage]:
+        with generated(delay_ms=delay_ms, authority=authority) as source:
+            objects, expected = generated_objects(sizes, checksum=checksum)
+            source.put(objects)
+            only = next(iter(sizes)) if len(sizes) == 1 else prefix
+            yield Stage(
+                source.url,
+                _GENERATED_ENV,
+                there,
+                self.elasticmq,
+                expected,
+                only,
+                lambda key: f"{source.url}/{SOURCE}/{key}",
+                env=authority.env() if authority else {},
+            )
+
+    # --- what is special
+
+    def duplicates(self) -> None:
+        """The same events once more, after all was copied: what a duplicate costs."""
+        stage = self.put_many("duplicates", max(100, self.plan.objects // 2), 4096)
+        found = Comparison(
+            "duplicates", "duplicate events of 4 KiB objects", len(stage.expected), 4096, _STORED
+        )
+        for number in range(self.plan.runs + 1):
+            with counted(stage.s3_url, self.elasticmq.url) as (s3, sqs):
+                # The proxies are for counting only, and the run behind them is not timed.
+                ends = Ends(s3.url, sqs.url) if number == self.plan.runs else None
+                run, requests = self._again(stage, ends, {"s3": s3.counts, "sqs": sqs.counts})
+            if ends is None:
+                found.rounds.append({DAEMON: run})
+                self.plan.say(f"duplicates, round {number + 1}: CPU {run.cpu:.2f} s")
+            else:
+                found.requests[DAEMON] = requests
+        self.results.comparisons["duplicates"] = found
+
+    def _again(
+        self, stage: Stage, ends: Ends | None, counts: Mapping[str, Counter[str]]
+    ) -> tuple[Run, dict[str, dict[str, int]]]:
+        stage.sink.reset()
+        queue = stage.queue()
+        with daemon(stage.settings(queue, ends)) as running:
+            until(lambda: queue.depth() == 0, "the queue is empty", every=0.1)
+            before, first = running.cost(), stage.check()
+            services = {**counts, "gcs": stage.sink.counts()}
+            begun = {name: Counter(service) for name, service in services.items()}
+            sink_cpu = stage.sink.cpu()
+            queue.send_created({key: size for key, (size, _) in stage.expected.items()})
+            until(lambda: queue.depth() == 0, "the queue is empty", every=0.1)
+            after = running.cost()
+            queue.check_no_dead_letters()
+            life = running.end()
+        if stage.check() != first:
+            raise RuntimeError("a duplicate wrote an object again")
+        services["gcs"] = stage.sink.counts()
+        requests = {name: dict(service - begun[name]) for name, service in services.items()}
+        run = Run(
+            wall=0.0,
+            cpu=after.cpu - before.cpu,
+            cpu_system=after.cpu_system - before.cpu_system,
+            cpu_whole_life=life.cpu,
+            peak_rss=after.peak_rss,
+            first_copy=0.0,
+            rate=0.0,
+            sink_cpu=stage.sink.cpu() - sink_cpu,
+            load_average=os.getloadavg()[0],
+            requests=requests["gcs"],
+        )
+        return run, requests
+
+    def concurrency(self) -> None:
+        """4 KiB objects at 30 ms per request, by CONCURRENCY."""
+        found = Scaling(DELAY_MS)
+        with ExitStack() as stack:
+            there = stack.enter_context(sink(delay_ms=DELAY_MS))
+            sqs = CountingProxy(self.elasticmq.url, delay=DELAY_MS / 1000)
+            stack.enter_context(served([sqs]))
+            for concurrency in CONCURRENCIES:
+                sizes = {f"slow/{number:06}": 4096 for number in range(max(150, 12 * concurrency))}
+                with self._generated_stage("slow", sizes, there, delay_ms=DELAY_MS) as stage:
+                    for number in range(self.plan.runs):
+                        run = tools.run_daemon(
+                            stage, Ends(stage.s3_url, sqs.url), {"CONCURRENCY": str(concurrency)}
+                        )
+                        found.rates.setdefault(concurrency, []).append(run.rate)
+                        found.cores.setdefault(concurrency, []).append(run.cpu / run.wall)
+                        self.plan.say(
+                            f"CONCURRENCY {concurrency}, round {number + 1}: {run.rate:.0f} objects/s, "
+                            f"{run.cpu / run.wall:.0%} of a core"
+                        )
+        self.results.scaling = found
+
+    def idle(self) -> None:
+        """One event at a time."""
+        for delay_ms in (0.0, DELAY_MS):
+            found = idle.measure(self.elasticmq, delay_ms, self.plan.runs, self.plan.samples)
+            self.results.latencies.append(found)
+            p50 = found.spread(found.daemon, 0.5).median
+            self.plan.say(f"idle at {delay_ms:g} ms per request: p50 {1000 * p50:.1f} ms")
+
+    def workers(self) -> None:
+        """4 KiB objects with one worker and with two."""
+        if "workers" not in Settings.model_fields:
+            self.results.notes.append("workers: left out, this version knows no WORKERS")
+            return
+        stage = self.put_many("workers", self.plan.objects, 4096)
+
+        def with_workers(count: int) -> Tool:
+            return lambda stage, ends: tools.run_daemon(stage, ends, {"WORKERS": str(count)})
+
+        measured = {DAEMON: with_workers(2), "one worker": with_workers(1)}
+        self._compare("workers", "4 KiB objects, WORKERS=2 beside 1", stage, measured)
 
 
-def large_object(size: int, runs: int, say: Callable[[str], None]) -> Result:
-    """One large object, uploaded in parts of 16 MiB: MinIO → the strict double in a process of its own."""
-    from boto3.s3.transfer import TransferConfig
+_GRADES: Final = {
+    "crc32c": "full-object CRC32C",
+    "crc64nvme": "full-object CRC64NVME",
+    "parts": "MD5 of its parts",
+    "md5": "MD5 of the whole",
+    "none": "nothing to prove it",
+}
 
-    where = {
-        "s3": "MinIO",
-        "sqs": "ElasticMQ",
-        "gcs": "strict double, own process, bodies hashed and discarded",
-    }
-    result = Result("large object", 1, size, where)
-    with servers.minio() as minio, servers.elasticmq() as elasticmq:
-        source = Source(minio)
-        content = RandomFile(size)
-        say(f"putting one object of {size / MIB:.0f} MiB into MinIO")
-        parts = TransferConfig(multipart_chunksize=16 * MIB, use_threads=False)
-        source.s3.upload_fileobj(content, SOURCE, "large", Config=parts)
-        sha256 = content.sha256.hexdigest()
-
-        def one(gcs_url: str, ends: Mapping[str, str]) -> Run:
-            queue = Queue(elasticmq)
-            queue.send_created({"large": size})
-            with daemon({**_env(source, queue, gcs_url), **ends}) as running:
-                run = _until_done(running, queue, 1)
-            result.verification = check_replica_hash(gcs_url, "large", size, sha256)
-            return run
-
-        for number in range(runs):
-            with strict_double() as gcs_url:
-                result.runs.append(one(gcs_url, {}))
-            say(_told(number, result.runs[-1]))
-        with (
-            strict_double() as gcs_url,
-            counted(minio.url, elasticmq.url, gcs_url) as (s3_proxy, sqs_proxy, gcs_proxy),
-        ):
-            one(gcs_url, _through(s3_proxy.url, sqs_proxy.url, gcs_proxy.url))
-            result.requests = _counts(s3=s3_proxy.counts, sqs=sqs_proxy.counts, gcs=gcs_proxy.counts)
-    return result
+SCENARIOS: Final[Mapping[str, Callable[[Bench], None]]] = {
+    "small": Bench.small,
+    "medium": Bench.medium,
+    "large": Bench.large,
+    "tls": Bench.tls,
+    "duplicates": Bench.duplicates,
+    "idle": Bench.idle,
+    "concurrency": Bench.concurrency,
+    "workers": Bench.workers,
+    "giant": Bench.giant,
+}
+ON_DEMAND: Final = ("giant",)
 
 
-def _until_done(running: Daemon, queue: Queue, count: int) -> Run:
-    until(lambda: queue.depth() == 0, "the queue is empty")
-    done: Cost = running.cost()
-    queue.check_no_dead_letters()
-    copied = running.events("object copied")
-    if len(copied) != count:
-        raise RuntimeError(f"{len(copied)} of {count} objects were copied")
-    (started,) = running.events("started")
-    life = running.end()
-    return Run(
-        wall_seconds=seconds_between(started, copied[-1]),
-        cpu_user=done.cpu_user - running.at_start.cpu_user,
-        cpu_system=done.cpu_system - running.at_start.cpu_system,
-        cpu_whole_life=life.cpu,
-        rss_at_start=running.at_start.rss,
-        peak_rss=done.peak_rss,
-        load_average=os.getloadavg()[0],
-    )
+def _put_large(source: Source, server: RunningServer, key: str, size: int, grade: str) -> int:
+    """Puts one object that offers just this grade. Returns its CRC32C."""
+    piece = os.urandom(64 * MIB)
+    body = (piece * -(-size // len(piece)))[:size]
+    if grade in ("crc32c", "crc64nvme"):
+        source.s3.put_object(Bucket=SOURCE, Key=key, Body=body, ChecksumAlgorithm=grade.upper())
+        return int(google_crc32c.value(body))
+    # Without being told, SDKs send a checksum of their own choice, and that would be the better proof.
+    plain: Any = _without_checksums(server)
+    if grade == "md5":
+        plain.put_object(Bucket=SOURCE, Key=key, Body=body)
+    else:
+        parts = TransferConfig(multipart_threshold=_PART, multipart_chunksize=_PART)
+        plain.upload_fileobj(io.BytesIO(body), SOURCE, key, Config=parts)
+    return int(google_crc32c.value(body))
 
 
-def _env(source: Source, queue: Queue, gcs_url: str) -> dict[str, str]:
-    return {
-        **source.env,
-        "S3_ENDPOINT_URL": source.url,
-        "SQS_ENDPOINT_URL": queue.url.rpartition("/")[0].rpartition("/")[0],
-        "SQS_QUEUE_URL": queue.url,
-        "GCS_BUCKET_NAME": DESTINATION,
-        "STORAGE_EMULATOR_HOST": gcs_url,
-        "API_PORT": "0",
-        "LOG_FORMAT": "json",
-        # An idle long poll would otherwise be waited for, for up to 20 s, once all is measured.
-        "DRAIN_TIMEOUT_SECONDS": "1",
-    }
-
-
-def _through(s3: str, sqs: str, gcs: str) -> dict[str, str]:
-    return {"S3_ENDPOINT_URL": s3, "SQS_ENDPOINT_URL": sqs, "STORAGE_EMULATOR_HOST": gcs}
-
-
-def _counts(**services: Counter[str]) -> dict[str, dict[str, int]]:
-    return {name: dict(sorted(counts.items())) for name, counts in services.items()}
-
-
-def _told(number: int, run: Run) -> str:
-    return f"run {number + 1}: {run.wall_seconds:.2f} s, CPU {run.cpu:.2f} s, peak RSS {run.peak_rss:.0f} MiB"
+def _without_checksums(server: RunningServer) -> Any:
+    config = Config(request_checksum_calculation="when_required", proxies={}, s3={"addressing_style": "path"})
+    session = boto3.Session(server.access_key, server.secret_key, region_name=server.region)
+    return session.client("s3", endpoint_url=server.url, config=config)

@@ -69,7 +69,7 @@ class Bench:
         return f"{self.url}/storage/v1/b/{self.destination.bucket}/o/{quote(name, safe='')}"
 
     async def content(self, name: str) -> bytes:
-        url = URL(f"{self.path(name)}?alt=media", encoded=True)
+        url = f"{self.path(name)}?alt=media"
         async with self.http.request("GET", url, "download", {"Accept-Encoding": "gzip"}) as response:
             assert response.status == 200, response.status
             return await response.read()

@@ -30,6 +30,7 @@ LOG_TAIL_LINES = 25
 
 MINIO_MODULE = "github.com/minio/minio"
 FAKE_GCS_MODULE = "github.com/fsouza/fake-gcs-server"
+RCLONE_MODULE = "github.com/rclone/rclone"
 # The goal is named with its version, so that no Maven default decides what runs.
 MAVEN_COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 JAVA_MINIMUM = 17
@@ -54,6 +55,8 @@ class Recipe:
     entry: str
     build: Callable[[Recipe, Path, Path], None]
     pins: Sequence[str] = field(default=())
+    on_demand: bool = False
+    """No emulator, and built only when asked for by name: what the bench compares with."""
 
     @property
     def stamp(self) -> str:
@@ -101,9 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: 0 when all that was asked for is ready, 1 when something could not be provisioned."""
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__.partition("\n")[0])
     parser.add_argument(
-        "names", nargs="*", metavar="name", help=f"which ones (default: all): {', '.join(RECIPES)}"
+        "names", nargs="*", metavar="name", help=f"which ones (default: the emulators): {', '.join(RECIPES)}"
     )
-    asked = parser.parse_args(arguments).names or list(RECIPES)
+    asked = parser.parse_args(arguments).names or [
+        name for name, recipe in RECIPES.items() if not recipe.on_demand
+    ]
     unknown = [name for name in asked if name not in RECIPES]
     if unknown:
         parser.error(f"unknown emulator {', '.join(unknown)}; known are {', '.join(RECIPES)}")
@@ -262,6 +267,15 @@ RECIPES: Mapping[str, Recipe] = {
             entry="fake-gcs-server",
             build=_go_install,
             pins=(FAKE_GCS_MODULE, "v1.56.1"),
+        ),
+        Recipe(
+            name="rclone",
+            title="rclone",
+            version="1.76.0",
+            entry="rclone",
+            build=_go_install,
+            pins=(RCLONE_MODULE, "v1.76.0"),
+            on_demand=True,
         ),
         Recipe(
             name="elasticmq",

@@ -1,0 +1,1 @@
+"""The bench's own parts, where a wrong one would give a wrong number."""
