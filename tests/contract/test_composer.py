@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import google_crc32c
 import pytest
-from yarl import URL
 
 from consumer.adapters.gcs import GcsDestination
 from consumer.adapters.gcs_auth import NoToken
