@@ -37,7 +37,7 @@ from consumer.replay import Replays
 from consumer.supervise import Part, Supervisor, Work
 
 RECEIVE_MOST: Final = 10
-MOST_POLLERS: Final = 4
+MOST_POLLERS: Final = 16
 _GATHER_SECONDS: Final = 0.005
 _GATHER_LOOKS: Final = 10
 """How often, and how far apart, a poller looks for more free slots than the first, so that a busy daemon does not

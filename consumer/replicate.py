@@ -44,6 +44,7 @@ from consumer.names import destination_name, is_temporary
 from consumer.parallel import GiantCopies, NotInParts
 from consumer.ports import DestinationStore, Observer, SourceStore, SourceStream
 from consumer.proof import Proof, choose_proof, encode_crc32c, needs_part_sizes
+from consumer.recent import RecentNames
 from consumer.transfer import SMALL_LIMIT, STREAM_RESERVATION, copy_large, copy_small, crc32c_of
 
 MAX_OBJECT_SIZE: Final = 5 * 1024**4
@@ -114,6 +115,7 @@ class Replicator:
         self._giants = giants
         self._small_limit = min(SMALL_LIMIT, max(budget.total // 4, 64 * 1024))
         self._names = _NameLocks()
+        self._recent = RecentNames()
 
     async def replicate(self, event: ObjectEvent, *, optimistic: bool = True) -> Outcome:
         """Replicates the object that an event names. Never raises but for cancellation.
@@ -135,7 +137,10 @@ class Replicator:
                 if turn.shared is not None:
                     outcome = _shared(turn.shared, event)
                 else:
-                    outcome = turn.result = await self._until_equal(event, name, optimistic)
+                    # A replica that is known is looked at first: an upload only to be refused costs twice as much.
+                    unseen = optimistic and name not in self._recent
+                    outcome = turn.result = await self._until_equal(event, name, unseen)
+                    self._recent.note(name, outcome)
             finally:
                 self._names.give_back(turn)
         except ReplicatorError as error:

@@ -126,9 +126,9 @@ async def test_an_idle_queue_has_one_long_poll_only(monkeypatch: pytest.MonkeyPa
 async def test_full_receives_bring_more_pollers_and_an_empty_one_sends_them_home(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench = Workbench(capacity=100)
+    bench = Workbench(capacity=320)
     receives = Receives(bench, monkeypatch)
-    send(bench, *(f"key {number}" for number in range(500)))
+    send(bench, *(f"key {number}" for number in range(2000)))
     async with running(bench):
         await until(lambda: not bench.queue.messages)
         assert receives.most_under_way == MOST_POLLERS
