@@ -85,9 +85,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.default_int_handler(number, frame)
 
 
+def was_interrupted() -> bool:
+    """Whether there was an interrupt, whatever became of it: some imports make another error of it."""
+    return _interrupted.is_set()
+
+
 def obey_interrupts() -> None:
     """Raises KeyboardInterrupt when there was one that somebody else's code kept to itself, as some imports do."""
-    if _interrupted.is_set():
+    if was_interrupted():
         raise KeyboardInterrupt
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, TextIO
 
 from consumer.errors import EndpointError
 from consumer.logs import configure_logging
-from consumer.sandbox import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE, obey_interrupts
+from consumer.sandbox import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE, obey_interrupts, was_interrupted
 from consumer.sandbox.emulators import EmulatorError, gcs_name, started
 from consumer.sandbox.samples import Sample, generated, samples
 from consumer.sandbox.view import View, new_view
@@ -34,23 +34,31 @@ def present(*, objects: int | None, leave: bool, api_port: int, proxied: bool) -
     try:
         code = _on_emulators(view, folder, chosen, leave, api_port, proxied)
         last = ""
-    except EmulatorError as error:
-        code, last = EXIT_UNREACHABLE, str(error)
-    except EndpointError as error:
-        code, last = EXIT_UNREACHABLE, f"An emulator does not answer as it must:\n{error}"
-    except Exception as error:  # noqa: BLE001 - a person gets one line, and the log the rest
-        (folder / "sandbox.log").write_text(traceback.format_exc(), encoding="utf-8")
-        code, last = EXIT_FAILED, f"The sandbox failed: {type(error).__name__}: {error}"
-    except KeyboardInterrupt:
-        shutil.rmtree(folder, ignore_errors=True)
-        view.closed(f"Stopped{' before everything was compared' if leave else ''}; nothing is left behind.")
-        return EXIT_FAILED if leave else EXIT_OK
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a person gets one line, and the log the rest
+        if isinstance(error, KeyboardInterrupt) or was_interrupted():
+            shutil.rmtree(folder, ignore_errors=True)
+            view.closed(
+                f"Stopped{' before everything was compared' if leave else ''}; nothing is left behind."
+            )
+            return EXIT_FAILED if leave else EXIT_OK
+        code, last = _told(error, folder)
     if code == EXIT_OK:
         shutil.rmtree(folder, ignore_errors=True)
     else:
         last = f"{last}\nThe logs are in {folder}".strip()
     view.closed(last)
     return code
+
+
+def _told(error: Exception, folder: Path) -> tuple[int, str]:
+    """The exit code, and one line for a person; the log has the rest."""
+    match error:
+        case EmulatorError():
+            return EXIT_UNREACHABLE, str(error)
+        case EndpointError():
+            return EXIT_UNREACHABLE, f"An emulator does not answer as it must:\n{error}"
+    (folder / "sandbox.log").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return EXIT_FAILED, f"The sandbox failed: {type(error).__name__}: {error}"
 
 
 def _on_emulators(

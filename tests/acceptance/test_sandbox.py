@@ -236,7 +236,7 @@ def test_an_interrupt_during_start_up_leaves_no_process_behind(start: Start) -> 
     sandbox = start()
     eventually(lambda: len(sandbox.processes()) >= 3)
     sandbox.interrupt()
-    assert sandbox.wait() == 0
+    assert sandbox.wait() == 0, sandbox.said
     assert "Traceback" not in sandbox.said
     assert sandbox.processes() == {}
 
