@@ -1,6 +1,6 @@
 """One HTTP/1.1 connection, one exchange at a time: what object bytes and their answers travel on.
 
-Pieces are handed on as the kernel gave them, never joined and never copied: only the head of an answer (and the rare
+Pieces are handed on as the kernel gave them, never joined: only the head of an answer (and the rare
 chunked body) goes through the parser. There are no tasks and no queues in between: a body is written by whoever
 brings it, so its errors are raised where they are awaited, and nothing is ever sent twice.
 """
@@ -178,7 +178,7 @@ class Connection(asyncio.BufferedProtocol):
             await self._wait(read_seconds)
         piece = self._pieces.popleft()
         self._held -= len(piece)
-        if self._paused_reading and self._held < _READ_AHEAD:
+        if self._paused_reading and self._held <= _READ_AHEAD:
             self._paused_reading = False
             if not self._lost:
                 self.transport.resume_reading()
@@ -356,7 +356,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._pieces.append(data)
         self._held += len(data)
-        if self._held >= _READ_AHEAD and not self._paused_reading and self._state is not _State.NOTHING:
+        if self._held > _READ_AHEAD and not self._paused_reading and self._state is not _State.NOTHING:
             self._paused_reading = True
             self.transport.pause_reading()
 
