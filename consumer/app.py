@@ -250,7 +250,8 @@ def new_daemon(
         observer,
         render_metrics=metrics.render,
         bucket_allowed=settings.allowed,
-        sweep=partial(keep_swept, engine.composer, observer, time.time),
+        # One of a pod's processes is enough for both.
+        sweep=partial(keep_swept, engine.composer, observer, time.time) if watches_queue else None,
         drain_seconds=settings.drain_timeout_seconds,
         clock=clock,
         wall_clock=time.time,
