@@ -110,15 +110,8 @@ class GcsDestination:
         return await with_retries(CREATE, call, self._observer)
 
     async def delete(self, name: str, if_generation: int) -> None:
-        async def call() -> None:
-            url = f"{self._objects}/{quote(name, safe='')}?ifGenerationMatch={if_generation}"
-            async with await self._client.request("DELETE", url, DELETE) as response:
-                body = await response.read()
-                gone = response.status == 404 and not is_missing_bucket(404, body)
-                if response.status not in (200, 204) and not gone:
-                    raise self._client.refusal(response, body, DELETE)
-
-        await with_retries(DELETE, call, self._observer)
+        url = f"{self._objects}/{quote(name, safe='')}?ifGenerationMatch={if_generation}"
+        await with_retries(DELETE, lambda: self._client.delete(url), self._observer)
 
     async def missing_permissions(self) -> list[str] | None:
         """Which of the needed permissions we lack; None when the store cannot tell. Raises for a missing bucket."""

@@ -6,7 +6,7 @@ import base64
 import json
 from typing import Final, Protocol
 
-from consumer.adapters.gcs_errors import translate_gcs_error
+from consumer.adapters.gcs_errors import is_missing_bucket, translate_gcs_error
 from consumer.adapters.http import Body, Exchange, HttpClient, retry_after
 from consumer.adapters.http_connection import RequestBody
 from consumer.errors import Reason, ReplicatorError
@@ -61,6 +61,14 @@ class GcsClient:
         return await self._http.request(
             method, url, operation, {**authorization, **headers} if headers else authorization, data
         ).open()
+
+    async def delete(self, url: str) -> None:
+        """Deletes the object of a URL; that it is gone already is no error."""
+        async with await self.request("DELETE", url, DELETE) as response:
+            body = await response.read()
+            gone = response.status == 404 and not is_missing_bucket(404, body)
+            if response.status not in (200, 204) and not gone:
+                raise self.refusal(response, body, DELETE)
 
     def refusal(self, response: Exchange, body: bytes, operation: str) -> ReplicatorError:
         return translate_gcs_error(

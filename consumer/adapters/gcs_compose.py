@@ -163,16 +163,8 @@ class GcsComposer:
     async def discard(self, name: str, generation: int) -> None:
         """By its generation: where objects have versions, a plain delete would keep the bytes as an old one."""
         query = f"generation={generation}&ifGenerationMatch={generation}"
-
-        async def call() -> None:
-            url = f"{self._objects}/{quote(name, safe='')}?{query}"
-            async with await self._client.request("DELETE", url, DELETE) as response:
-                body = await response.read()
-                gone = response.status == 404 and not is_missing_bucket(404, body)
-                if response.status not in (200, 204) and not gone:
-                    raise self._client.refusal(response, body, DELETE)
-
-        await with_retries(DELETE, call, self._observer)
+        url = f"{self._objects}/{quote(name, safe='')}?{query}"
+        await with_retries(DELETE, lambda: self._client.delete(url), self._observer)
 
     async def listing(self, prefix: str) -> AsyncIterator[Sequence[ListedObject]]:
         fields = "items(name,generation,timeCreated),nextPageToken"
