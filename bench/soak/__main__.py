@@ -57,7 +57,9 @@ def main() -> int:
         )
         return 1
     # As Ctrl-C does: whatever was started is ended on the way out.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: whoever is started in the background by a shell inherits that it is ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         return _soak(options, console)
     except KeyboardInterrupt:

@@ -132,7 +132,10 @@ def _bounded(name: str, values: Sequence[int], slack: int, floor: int) -> Findin
 
 
 def _lag(lags: Sequence[Lag], until: float, slack: float) -> Finding:
-    first = [lag.seconds for lag in lags if until * RUSH <= lag.at < until / 4]
+    # From the first copy on: putting the rush's objects may take a good part of a short run.
+    begin = min((lag.at for lag in lags), default=0.0)
+    span = until - begin
+    first = [lag.seconds for lag in lags if begin + span * RUSH <= lag.at < begin + span / 4]
     last = [lag.seconds for lag in lags if lag.at >= until * 2 / 3]
     if not first or not last:
         return Finding("lag p95, last third", False, "nothing was copied", "something")
