@@ -7,16 +7,15 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.results import DAEMON, Comparison, Latency, Results, Run, Scaling, Sizing, Spread
+from bench.results import DAEMON, Comparison, Latency, Results, Run, Scaling, Spread
 from bench.targets import judge
 from consumer import __version__
 
@@ -40,8 +39,6 @@ def print_all(console: Console, results: Results) -> None:
         console.print(_latencies(results.latencies))
     if results.scaling is not None:
         console.print(_scaling(results.scaling))
-    if results.sizing:
-        console.print(_sizing(results.sizing))
     console.print(_targets(results))
     for note in results.notes:
         console.print(note)
@@ -58,7 +55,6 @@ def write_json(path: Path, results: Results, started: dict[str, Any]) -> None:
         "comparisons": {name: one.as_json() for name, one in results.comparisons.items()},
         "latencies": [one.as_json() for one in results.latencies],
         "scaling": results.scaling.as_json() if results.scaling else None,
-        "sizing": [one.as_json() for one in results.sizing],
         "targets": [{**asdict(target), "met": target.met} for target in judge(results)],
         "notes": results.notes,
     }
@@ -163,19 +159,6 @@ def _scaling(found: Scaling) -> Table:
             f"{found.ideal(concurrency):.0f}",
             f"{statistics.median(found.cores[concurrency]):.2f}",
         )
-    return table
-
-
-_BYTES: Final = {4096: "4 KiB", 2**20: "1 MiB", 2**30: "1 GiB"}
-
-
-def _sizing(found: Sequence[Sizing]) -> Table:
-    delays = sorted({one.delay_ms for one in found})
-    title = "objects per second of one process with default settings, by delay per request"
-    table = Table("object", *(f"{delay:g} ms" for delay in delays), title=title, title_justify="left")
-    for size in sorted({one.object_bytes for one in found}):
-        rates = {one.delay_ms: _told(Spread.of(one.rates)) for one in found if one.object_bytes == size}
-        table.add_row(_BYTES.get(size, str(size)), *(rates[delay] for delay in delays))
     return table
 
 

@@ -170,23 +170,10 @@ class Scaling:
 
 
 @dataclass
-class Sizing:
-    """Objects per second of one process with default settings, for one size and one delay per request."""
-
-    object_bytes: int
-    delay_ms: float
-    rates: list[float] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass
 class Results:
     """Everything of one call of the bench."""
 
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     latencies: list[Latency] = field(default_factory=list)
     scaling: Scaling | None = None
-    sizing: list[Sizing] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -26,14 +26,12 @@ from bench.counting import CountingProxy, counted, served
 from bench.generating import generated_objects
 from bench.measure import daemon, until
 from bench.processes import SinkProcess, generated, sink
-from bench.results import DAEMON, GIB, MIB, Comparison, Results, Run, Scaling, Sizing
+from bench.results import DAEMON, GIB, MIB, Comparison, Results, Run, Scaling
 from bench.tools import Ends, Stage, Tool
 from tests.emulators import servers
 from tests.emulators.servers import RunningServer
 
 DELAY_MS: Final = 30.0
-SIZING_DELAYS_MS: Final = (1.0, 10.0, 30.0, 100.0)
-SIZING_OBJECTS: Final = {4096: 1000, MIB: 200, GIB: 3}
 CONCURRENCIES: Final = (8, 16, 32, 64, 128)
 _GENERATED_ENV: Final = {
     "AWS_ACCESS_KEY_ID": "bench",
@@ -303,25 +301,6 @@ class Bench:
                         )
         self.results.scaling = found
 
-    def sizing(self) -> None:
-        """How many objects one process with default settings moves, by size and delay per request."""
-        for delay_ms in SIZING_DELAYS_MS:
-            with ExitStack() as stack:
-                there = stack.enter_context(sink(delay_ms=delay_ms))
-                sqs = CountingProxy(self.elasticmq.url, delay=delay_ms / 1000)
-                stack.enter_context(served([sqs]))
-                for size, count in SIZING_OBJECTS.items():
-                    sizes = {f"sizing/{number:06}": size for number in range(count)}
-                    found = Sizing(size, delay_ms)
-                    self.results.sizing.append(found)
-                    with self._generated_stage("sizing", sizes, there, delay_ms=delay_ms) as stage:
-                        for _ in range(self.plan.runs):
-                            run = tools.run_daemon(stage, Ends(stage.s3_url, sqs.url))
-                            found.rates.append(run.rate)
-                            self.plan.say(
-                                f"{count} × {size} bytes at {delay_ms:g} ms: {run.rate:.3g} objects/s"
-                            )
-
     def idle(self) -> None:
         """One event at a time."""
         for delay_ms in (0.0, DELAY_MS):
@@ -359,9 +338,8 @@ SCENARIOS: Final[Mapping[str, Callable[[Bench], None]]] = {
     "concurrency": Bench.concurrency,
     "workers": Bench.workers,
     "giant": Bench.giant,
-    "sizing": Bench.sizing,
 }
-ON_DEMAND: Final = ("giant", "sizing")
+ON_DEMAND: Final = ("giant",)
 
 
 def _put_large(source: Source, server: RunningServer, key: str, size: int, grade: str) -> int:
