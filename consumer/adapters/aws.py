@@ -76,6 +76,10 @@ class AwsCredentials:
             self._renewal.soon()
         return self._keys
 
+    async def has_others_than(self, refused: AwsKeys) -> bool:
+        """Whether there are other credentials by now: a session has expired, and another call may have found them."""
+        return await self.keys() != refused or await self.renew()
+
     async def renew(self) -> bool:
         """Looks again, the other side having refused these credentials; whether there are other ones now."""
         if self._session.given is not None:

@@ -15,12 +15,12 @@ from typing import Any, Final, Self, TypeVar
 import stamina
 
 from consumer.adapters.http_connect import Connector, Origin, origin_of
-from consumer.adapters.http_connection import READ_SECONDS, STALL_SECONDS, Body, Connection, RequestBody
+from consumer.adapters.http_connection import READ_SECONDS, Body, Connection, RequestBody
 from consumer.errors import Kind, PreconditionFailed, Reason, ReplicatorError
 from consumer.model import OperationRetried
 from consumer.ports import Observer
 
-__all__ = ["READ_SECONDS", "STALL_SECONDS", "Body", "Exchange", "HttpClient", "retry_after", "with_retries"]
+__all__ = ["READ_SECONDS", "Body", "Exchange", "HttpClient", "retry_after", "with_retries"]
 
 T = TypeVar("T")
 

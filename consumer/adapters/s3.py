@@ -194,10 +194,7 @@ class S3Source:
         try:
             return await call()
         except ReplicatorError as error:
-            if error.reason is not Reason.CREDENTIALS:
-                raise
-            # Another copy may have found newer ones meanwhile; else they are looked for here.
-            if await self._credentials.keys() == refused and not await self._credentials.renew():
+            if error.reason is not Reason.CREDENTIALS or not await self._credentials.has_others_than(refused):
                 raise
         return await call()
 

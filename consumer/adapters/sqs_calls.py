@@ -61,7 +61,7 @@ class SqsCalls:
             keys = await self._credentials.keys()
             status, headers, answer = await self._post(action, operation, body, patience, keys)
             refused = status >= 400 and refuses_keys(error_code(headers, answer)[0])
-            if refused and await self._has_others_than(keys):
+            if refused and await self._credentials.has_others_than(keys):
                 newer = await self._credentials.keys()
                 status, headers, answer = await self._post(action, operation, body, patience, newer)
         except ReplicatorError as error:
@@ -69,10 +69,6 @@ class SqsCalls:
         if status >= 300:
             raise refusal(status, *error_code(headers, answer), operation)
         return read_answer(answer, operation)
-
-    async def _has_others_than(self, refused: AwsKeys) -> bool:
-        """Whether there are other credentials by now: a session has expired. Another call may have found them."""
-        return await self._credentials.keys() != refused or await self._credentials.renew()
 
     async def _post(
         self, action: str, operation: str, body: bytes, patience: float, keys: AwsKeys

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import stamina
 
+from consumer.adapters.aws import AwsCredentials, AwsSession
 from consumer.adapters.sigv4 import AwsKeys
 from consumer.adapters.sqs_calls import SqsCalls
 from consumer.adapters.sqs_endpoint import SqsEndpoint
@@ -82,10 +83,11 @@ class Http:
         yield answer
 
 
-class Credentials:
+class Credentials(AwsCredentials):
     """The keys that are valid now, and those that a second look finds."""
 
     def __init__(self, *keys: AwsKeys) -> None:
+        super().__init__(AwsSession("eu-west-1"))
         self.known = list(keys) or [KEYS]
         self.renewed = 0
 
