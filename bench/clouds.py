@@ -6,7 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 
 from bench.measure import ending_with_us
-from tests.acceptance.notifications import notification, record
 from tests.acceptance.stack import new_client
 from tests.emulators import servers
 from tests.emulators.servers import RunningServer
@@ -63,9 +62,8 @@ class Queue:
         created_queue = self._sqs.create_queue(QueueName=name, Attributes={"RedrivePolicy": policy})
         self.url = str(created_queue["QueueUrl"])
 
-    def send_created(self, sizes: Mapping[str, int]) -> None:
-        """One S3 notification for each key, one record in each, with the size that S3 tells."""
-        bodies = [notification(record(SOURCE, key, size=size)) for key, size in sizes.items()]
+    def send_all(self, bodies: Sequence[str]) -> None:
+        """Messages, in batches of ten."""
         for start in range(0, len(bodies), 10):
             batch = enumerate(bodies[start : start + 10])
             entries = [{"Id": str(number), "MessageBody": body} for number, body in batch]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -104,7 +105,8 @@ class Bench:
         bodies = {f"{prefix}/{number % 16:x}/{number:06}": os.urandom(size) for number in range(count)}
         self.source.put_all(bodies)
         expected = {key: (size, int(google_crc32c.value(body))) for key, body in bodies.items()}
-        return self.stored_stage(prefix, expected)
+        etags = {key: hashlib.md5(body, usedforsecurity=False).hexdigest() for key, body in bodies.items()}
+        return replace(self.stored_stage(prefix, expected), etags=etags)
 
     def small(self) -> None:
         """4 KiB objects, all tools."""
@@ -249,14 +251,15 @@ class Bench:
         self, stage: Stage, ends: Ends | None, counts: Mapping[str, Counter[str]]
     ) -> tuple[Run, dict[str, dict[str, int]]]:
         stage.sink.reset()
-        queue = stage.queue()
+        messages = stage.messages()
+        queue = stage.queue(messages)
         with daemon(stage.settings(queue, ends)) as running:
             until(lambda: queue.depth() == 0, "the queue is empty", every=0.1)
             before, first = running.cost(), stage.check()
             services = {**counts, "gcs": stage.sink.counts()}
             begun = {name: Counter(service) for name, service in services.items()}
             sink_cpu = stage.sink.cpu()
-            queue.send_created({key: size for key, (size, _) in stage.expected.items()})
+            queue.send_all(messages)
             until(lambda: queue.depth() == 0, "the queue is empty", every=0.1)
             after = running.cost()
             queue.check_no_dead_letters()

@@ -18,6 +18,7 @@ from bench.clouds import DESTINATION, SOURCE, Queue
 from bench.measure import daemon, ending_with_us, until
 from bench.processes import Arrived, SinkProcess
 from bench.results import Run
+from tests.acceptance.notifications import notification, record
 from tests.emulators.provision import RECIPES, provisioned_folder
 from tests.emulators.servers import RunningServer
 
@@ -48,6 +49,8 @@ class Stage:
     readable: Callable[[str], str]
     """A URL that GETs this key without a signature."""
     env: Mapping[str, str] = field(default_factory=dict)
+    etags: Mapping[str, str] = field(default_factory=dict)
+    """By key, as the source tells them in its events; a stage may leave them out."""
     verification: str = ""
     """How the daemon proved what it copied last."""
 
@@ -56,10 +59,17 @@ class Stage:
         fewer = {key: value for key, value in self.expected.items() if key.startswith(f"{prefix}/")}
         return replace(self, expected=fewer, prefix=prefix)
 
-    def queue(self) -> Queue:
-        """A new one with all events in it."""
+    def messages(self) -> list[str]:
+        """One S3 notification for each key, one record in each, with the size and the ETag that S3 tells."""
+        return [
+            notification(record(SOURCE, key, size=size, etag=self.etags.get(key)))
+            for key, (size, _) in self.expected.items()
+        ]
+
+    def queue(self, messages: Sequence[str] = ()) -> Queue:
+        """A new one with all events in it, or with these."""
         queue = Queue(self.elasticmq)
-        queue.send_created({key: size for key, (size, _) in self.expected.items()})
+        queue.send_all(messages or self.messages())
         return queue
 
     def settings(self, queue: Queue, ends: Ends | None) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from consumer.errors import Kind, Reason
-from consumer.identity import is_ours, same_identity
+from consumer.identity import answers, is_ours, same_identity
 from consumer.model import EventKind, Failure, ObjectEvent, Replica, Result, SourceObject
 
 
@@ -74,6 +74,22 @@ class Refuse:
 
 
 Decision = Copy | Delete | Compare | Done | Refuse
+
+
+def decide_unread(event: ObjectEvent, replica: Replica | None, policy: Policy) -> Done | None:
+    """What the destination tells without a look at the source: that this very event was answered already, or nothing.
+
+    Every later change of the source has an event of its own. What has to be looked after once it is written carries no
+    mark (`may_be_marked`): whoever wrote it may have died before the look, and this is what is left of its message.
+    """
+    if replica is not None and not policy.replicate_deletes and answers(replica, event):
+        return Done(Result.ALREADY_REPLICATED, Reason.SAME_EVENT)
+    return None
+
+
+def may_be_marked(replaced: Replica | None, policy: Policy) -> bool:
+    """Whether a write over `replaced` is complete as soon as it is visible, so that its event needs no second look."""
+    return replaced is None and not policy.replicate_deletes
 
 
 def decide(

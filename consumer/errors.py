@@ -71,6 +71,7 @@ class Reason(StrEnum):
     CREATED = "created"
     OVERWRITTEN = "overwritten"
     SAME_IDENTITY = "same_identity"
+    SAME_EVENT = "same_event"
     SAME_CONTENT = "same_content"
     SOURCE_DELETED = "source_deleted"
     DELETES_DISABLED = "deletes_disabled"

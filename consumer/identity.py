@@ -12,7 +12,7 @@ import json
 from datetime import UTC, datetime
 from typing import Final
 
-from consumer.model import CarriedMetadata, ObjectRef, Replica, SourceObject
+from consumer.model import CarriedMetadata, EventKind, ObjectEvent, ObjectRef, Replica, SourceObject
 
 PREFIX: Final = "replicator-"
 SOURCE: Final = "replicator-source"
@@ -21,6 +21,7 @@ VERSION_ID: Final = "replicator-version-id"
 LAST_MODIFIED: Final = "replicator-last-modified"
 METADATA_DIGEST: Final = "replicator-metadata-digest"
 VERIFICATION: Final = "replicator-verification"
+EVENT: Final = "replicator-event"
 
 # Built once: json.dumps with separators builds an encoder per call.
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
@@ -70,3 +71,27 @@ def same_identity(replica: Replica, source: SourceObject) -> bool:
 def same_state(one: SourceObject, other: SourceObject) -> bool:
     """Whether two reads of the source saw the same state."""
     return one.size == other.size and identity(one) == identity(other)
+
+
+def event_mark(event: ObjectEvent) -> str | None:
+    """What tells this event from every other of its object; None when it does not say enough of itself.
+
+    S3's sequencers differ from event to event of one key. Some compatible stores send one and the same for ever; their
+    events differ in time, then.
+    """
+    if event.kind is not EventKind.CREATED or not event.sequencer or event.time is None or not event.etag:
+        return None
+    return f"{event.sequencer}@{event.time.isoformat()}"
+
+
+def answers(replica: Replica, event: ObjectEvent) -> bool:
+    """Whether the replica was created for this very event, and is of the state that the event told of."""
+    mark = event_mark(event)
+    return (
+        mark is not None
+        and replica.metadata.get(EVENT) == mark
+        and replica.metadata.get(ETAG) == event.etag
+        and replica.metadata.get(VERSION_ID) == event.version_id
+        and replica.size == event.size
+        and is_ours(replica, event.ref)
+    )

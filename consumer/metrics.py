@@ -65,6 +65,7 @@ _DONE: Final = (
     (Result.COPIED, Reason.CREATED),
     (Result.COPIED, Reason.OVERWRITTEN),
     (Result.ALREADY_REPLICATED, Reason.SAME_IDENTITY),
+    (Result.ALREADY_REPLICATED, Reason.SAME_EVENT),
     (Result.ADOPTED, Reason.SAME_CONTENT),
     (Result.DELETED, Reason.SOURCE_DELETED),
     (Result.MISSING, Reason.SOURCE_MISSING),

@@ -46,7 +46,7 @@ class ObjectRef:
 class ObjectEvent:
     """One record of a notification: a hint that something happened to an object.
 
-    `size` in bytes and `region` are hints as well; `time` is when the source says that it happened.
+    `size` in bytes, `etag` and `region` are hints as well; `time` is when the source says that it happened.
     """
 
     kind: EventKind
@@ -57,6 +57,7 @@ class ObjectEvent:
     version_id: str | None = None
     sequencer: str | None = None
     time: datetime | None = None
+    etag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

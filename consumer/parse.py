@@ -50,6 +50,7 @@ _EVENT_VERSION: Final = re.compile(r"2\.[0-9]{1,9}")
 _REGION: Final = re.compile(r"[a-z0-9-]{1,32}")
 _VERSION_ID: Final = re.compile(r"[!-~]{1,1024}")
 _SEQUENCER: Final = re.compile(r"[0-9A-Fa-f]{1,64}")
+_ETAG: Final = re.compile(r"[!#-~]{1,128}")
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _MAX_SIZE: Final = 2**63 - 1
 _MAX_NAME: Final = 128
@@ -154,6 +155,7 @@ def _record(record: object, path: str) -> ObjectEvent:
         _version_id(thing.get("versionId")),
         _hint(thing.get("sequencer"), _SEQUENCER),
         _time(record.get("eventTime")),
+        _hint(thing.get("eTag"), _ETAG),
     )
 
 
@@ -184,6 +186,7 @@ def _eventbridge(event: dict[str, Any], where: str) -> ObjectEvent:
         _version_id(thing.get("version-id")),
         _hint(thing.get("sequencer"), _SEQUENCER),
         _time(event.get("time")),
+        _hint(thing.get("etag"), _ETAG),
     )
 
 

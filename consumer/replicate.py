@@ -17,7 +17,18 @@ from typing import Final
 from consumer import identity
 from consumer.admission import MemoryBudget
 from consumer.cancellation import finish
-from consumer.decide import Compare, Copy, Decision, Delete, Done, Policy, Refuse, decide
+from consumer.decide import (
+    Compare,
+    Copy,
+    Decision,
+    Delete,
+    Done,
+    Policy,
+    Refuse,
+    decide,
+    decide_unread,
+    may_be_marked,
+)
 from consumer.errors import (
     Kind,
     PreconditionFailed,
@@ -233,13 +244,16 @@ class Replicator:
         mine = _lost_response(replica, attempts.unanswered)
         if mine is not None and replica is not None:
             return await self._look_after(event, mine, replica)
+        known = decide_unread(event, replica, self._policy)
+        if known is not None and not attempts.out:
+            return _done(event, known.result, known.reason, replica)
         source = await self._head(event)
         decision: Decision | None = decide(event, source, replica, self._policy)
         if isinstance(decision, Compare):
             decision = await self._compare(event, replica)
         match decision:
             case Done(result, reason):
-                return _done(event, result, reason, replica, source)
+                return _done(event, result, reason, replica if source is not None else None)
             case Refuse(failure):
                 return failed(event, failure)
             case Delete(generation):
@@ -350,7 +364,7 @@ class Replicator:
             source.size,
             replaced.generation if replaced else 0,
             source.carried,
-            identity.identity(source) | {identity.VERIFICATION: grade},
+            identity.identity(source) | {identity.VERIFICATION: grade} | self._mark(event, replaced),
         )
         try:
             replica = await move(new)
@@ -362,6 +376,10 @@ class Replicator:
             raise
         await self._check_commit(replica, source, proof)
         return await self._look_after(event, _Written(source, proof.crc32c, grade, replaced), replica)
+
+    def _mark(self, event: ObjectEvent, replaced: Replica | None) -> dict[str, str]:
+        mark = identity.event_mark(event) if may_be_marked(replaced, self._policy) else None
+        return {} if mark is None else {identity.EVENT: mark}
 
     async def _choose_proof(self, source: SourceObject) -> Proof:
         part_sizes = await self._source.part_sizes(source) if needs_part_sizes(source) else None
@@ -441,10 +459,8 @@ def _lost_response(replica: Replica | None, unanswered: list[_Written]) -> _Writ
     return None
 
 
-def _done(
-    event: ObjectEvent, result: Result, reason: Reason, replica: Replica | None, source: SourceObject | None
-) -> Outcome:
-    if replica is None or source is None:
+def _done(event: ObjectEvent, result: Result, reason: Reason, replica: Replica | None) -> Outcome:
+    if replica is None:
         return Outcome(event, result, reason)
     return Outcome(
         event,

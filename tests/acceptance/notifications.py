@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote_plus
 
 TEST_EVENT = json.dumps({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "any", "RequestId": "1"})
+
+_SEQUENCERS = itertools.count(0x0055AED6DCD90281)
 
 
 def record(
@@ -16,18 +19,21 @@ def record(
     event: str = "ObjectCreated:Put",
     *,
     size: int | None = None,
+    etag: str | None = None,
     version: str = "2.1",
     source: str = "aws:s3",
 ) -> dict[str, Any]:
     """One record of an S3 notification; the key is given raw."""
-    thing: dict[str, Any] = {"key": quote_plus(key), "sequencer": "0055AED6DCD90281E5"}
+    thing: dict[str, Any] = {"key": quote_plus(key), "sequencer": f"{next(_SEQUENCERS):016X}"}
     if size is not None:
         thing["size"] = size
+    if etag is not None:
+        thing["eTag"] = etag
     return {
         "eventVersion": version,
         "eventSource": source,
         "awsRegion": "eu-central-1",
-        "eventTime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.000Z}",
+        "eventTime": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "eventName": event,
         "userIdentity": {"principalId": "AIDAJDPLRKLG7UEXAMPLE"},
         "requestParameters": {"sourceIPAddress": "127.0.0.1"},

@@ -82,11 +82,18 @@ class Notification:
     """A change of the source that the queue has not heard of yet."""
 
     ref: ObjectRef
-    deleted: bool
+    number: int
+    state: SourceState | None
+    """None when the object was deleted, or one of its versions."""
 
     def record(self) -> dict[str, Any]:
-        name = "ObjectRemoved:Delete" if self.deleted else "ObjectCreated:Put"
-        return record(self.ref.key, bucket=self.ref.bucket, name=name)
+        name = "ObjectCreated:Put" if self.state else "ObjectRemoved:Delete"
+        told = record(self.ref.key, bucket=self.ref.bucket, name=name)
+        told["s3"]["object"]["sequencer"] = f"{self.number:016X}"
+        if self.state is not None:
+            source = self.state.source
+            told["s3"]["object"] |= {"eTag": source.etag, "size": source.size, "versionId": source.version_id}
+        return told
 
 
 class World:
@@ -146,7 +153,7 @@ class World:
         if len(versions) > 1:
             versions.pop()
             self._show(ref, versions[-1])
-            self.untold.append(Notification(ref, deleted=True))
+            self._notify(ref, None)
         elif ref.bucket not in self._versioned and before and before.source.last_modified == int(self.now()):
             self._push(ref, before)
 
@@ -163,7 +170,7 @@ class World:
             versions.clear()
         versions.append(state)
         self._show(ref, state)
-        self.untold.append(Notification(ref, deleted=state is None))
+        self._notify(ref, state)
 
     def _show(self, ref: ObjectRef, state: SourceState | None) -> None:
         self._before[ref] = self.current(ref)
@@ -172,9 +179,15 @@ class World:
         else:
             self.source.put_state(state)
 
+    def _notify(self, ref: ObjectRef, state: SourceState | None) -> None:
+        self.untold.append(Notification(ref, self._next_number(), state))
+
     def _next_version(self) -> str:
+        return f"version-{self._next_number()}"
+
+    def _next_number(self) -> int:
         self._numbers += 1
-        return f"version-{self._numbers}"
+        return self._numbers
 
     # --- what S3 tells the queue ---
 

@@ -92,6 +92,17 @@ class Lab:
         With `memory` of 1 MiB every object above 256 KiB goes through a resumable session.
         """
         event = ObjectEvent(kind, ObjectRef(SOURCE, key))
+        return await self.replicate_event(event, policy=policy, optimistic=optimistic, memory=memory)
+
+    async def replicate_event(
+        self,
+        event: ObjectEvent,
+        *,
+        policy: Policy = DEFAULT,
+        optimistic: bool = True,
+        memory: int = 64 * MIB,
+    ) -> Outcome:
+        """The same for an event that says more."""
         outcome = await self.engine(policy, memory=memory).replicate(event, optimistic=optimistic)
         assert self.recorder.of(UnexpectedError) == []
         return outcome

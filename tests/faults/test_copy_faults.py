@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -64,6 +65,65 @@ async def test_a_duplicate_is_told_apart_and_writes_nothing(lab: Lab) -> None:
     ] * 2
     assert again[0].generation == first.generation
     assert len(lab.seen()) == 1
+
+
+def told(lab: Lab, number: int = 1) -> ObjectEvent:
+    """The event of the object that is there now, with all that S3 tells."""
+    planted = lab.s3.buckets[SOURCE][KEY]
+    return ObjectEvent(
+        EventKind.CREATED,
+        ObjectRef(SOURCE, KEY),
+        size=len(planted.data),
+        sequencer=f"{number:016X}",
+        time=datetime(2026, 11, 23, tzinfo=UTC),
+        etag=planted.etag,
+    )
+
+
+async def test_an_event_that_comes_again_costs_one_look_at_the_destination(lab: Lab) -> None:
+    lab.s3.put(SOURCE, KEY, DATA)
+    event = told(lab)
+    first = await lab.replicate_event(event)
+    reads = lab.s3.counts()
+    lab.gcs.clear_requests()
+
+    again = await lab.replicate_event(event, optimistic=False)
+
+    assert (again.result, again.reason) == (Result.ALREADY_REPLICATED, Reason.SAME_EVENT)
+    assert (again.generation, again.crc32c, again.verification) == (first.generation, first.crc32c, "md5")
+    assert lab.s3.counts() == reads
+    assert [request.operation for request in lab.gcs.requests] == ["stat"]
+
+
+async def test_another_event_of_the_same_state_has_the_source_looked_at(lab: Lab) -> None:
+    lab.s3.put(SOURCE, KEY, DATA)
+    await lab.replicate_event(told(lab, 1))
+
+    outcome = await lab.replicate_event(told(lab, 2), optimistic=False)
+
+    assert outcome.reason is Reason.SAME_IDENTITY
+    assert lab.s3.counts() == {"GET": 1, "HEAD": 1}
+
+
+async def test_an_event_whose_object_changed_since_has_the_source_looked_at(lab: Lab) -> None:
+    """What was written for it is of a later state than it told of."""
+    lab.s3.put(SOURCE, KEY, DATA)
+    event = told(lab)
+    lab.s3.put(SOURCE, KEY, DATA + b", changed")
+    await lab.replicate_event(event)
+
+    assert (await lab.replicate_event(event, optimistic=False)).reason is Reason.SAME_IDENTITY
+
+
+async def test_an_overwrite_whose_event_comes_again_has_the_source_looked_at(lab: Lab) -> None:
+    """Its writer may have died between the write and the look that belongs to it."""
+    lab.s3.put(SOURCE, KEY, DATA)
+    await lab.replicate()
+    lab.s3.put(SOURCE, KEY, DATA + b", changed")
+    event = told(lab, 2)
+    assert (await lab.replicate_event(event, optimistic=False)).reason is Reason.OVERWRITTEN
+
+    assert (await lab.replicate_event(event, optimistic=False)).reason is Reason.SAME_IDENTITY
 
 
 async def test_a_changed_source_replaces_exactly_its_old_replica(lab: Lab) -> None:

@@ -5,11 +5,25 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from consumer import identity
-from consumer.decide import Compare, Copy, Delete, Done, ForeignRule, MissingRule, Policy, Refuse, decide
+from consumer.decide import (
+    Compare,
+    Copy,
+    Delete,
+    Done,
+    ForeignRule,
+    MissingRule,
+    Policy,
+    Refuse,
+    decide,
+    decide_unread,
+    may_be_marked,
+)
 from consumer.errors import Kind, Reason
 from consumer.model import EventKind, ObjectEvent, ObjectRef, Replica, Result, SourceObject
 from tests.doubles.memory_stores import crc32c
@@ -160,3 +174,72 @@ class TestGone:
             assert decision.failure.kind is (
                 Kind.RETRYABLE if policy.on_missing is MissingRule.RETRY else Kind.PERMANENT
             )
+
+
+class TestAnsweredBefore:
+    """What is settled by a look at the destination alone."""
+
+    EVENT = ObjectEvent(
+        EventKind.CREATED,
+        REF,
+        size=len(DATA),
+        version_id="v1",
+        sequencer="0055AED6DCD90281E5",
+        time=datetime(2026, 11, 23, 8, 0, 0, 123000, tzinfo=UTC),
+        etag=ETAG,
+    )
+    VERSION = replace(SOURCE, version_id="v1")
+    MARKED = replace(
+        OURS,
+        metadata=identity.identity(VERSION)
+        | {"replicator-event": "0055AED6DCD90281E5@2026-11-23T08:00:00.123000+00:00"},
+    )
+
+    def test_the_event_that_the_replica_was_created_for(self) -> None:
+        done = decide_unread(self.EVENT, self.MARKED, Policy())
+        assert done == Done(Result.ALREADY_REPLICATED, Reason.SAME_EVENT)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"sequencer": "0055AED6DCD90281E6"},
+            {"sequencer": None},
+            {"time": datetime(2026, 11, 23, 8, 0, 0, 124000, tzinfo=UTC)},
+            {"time": None},
+            {"etag": "0" * 32},
+            {"etag": None},
+            {"size": len(DATA) + 1},
+            {"size": None},
+            {"version_id": "v2"},
+            {"version_id": None},
+            {"ref": ObjectRef("another", REF.key)},
+            {"kind": EventKind.DELETED},
+            {"kind": EventKind.MANUAL},
+        ],
+        ids=str,
+    )
+    def test_any_other_event(self, change: dict[str, Any]) -> None:
+        assert decide_unread(replace(self.EVENT, **change), self.MARKED, Policy()) is None
+
+    def test_nothing_is_there(self) -> None:
+        assert decide_unread(self.EVENT, None, Policy()) is None
+
+    def test_a_replica_without_a_mark(self) -> None:
+        assert decide_unread(self.EVENT, OURS, Policy()) is None
+
+    def test_a_mark_on_a_replica_of_another_state(self) -> None:
+        older = {**self.MARKED.metadata, "replicator-etag": "0" * 32}
+        assert decide_unread(self.EVENT, replace(self.MARKED, metadata=older), Policy()) is None
+
+    def test_never_with_deletes_propagated(self) -> None:
+        """The writer may have died before it looked whether the source was still there."""
+        assert decide_unread(self.EVENT, self.MARKED, Policy(replicate_deletes=True)) is None
+
+    @pytest.mark.parametrize(
+        ("replaced", "policy", "may"),
+        [(None, Policy(), True), (OURS, Policy(), False), (None, Policy(replicate_deletes=True), False)],
+    )
+    def test_only_what_needs_no_second_look_is_marked(
+        self, replaced: Replica | None, policy: Policy, may: bool
+    ) -> None:
+        assert may_be_marked(replaced, policy) is may

@@ -30,6 +30,7 @@ def test_every_field_of_a_plain_notification() -> None:
         version_id="096fKKXTRTtl3on89fVO.nfljtsv6qko",
         sequencer="0055AED6DCD90281E5",
         time=datetime(1970, 1, 1, tzinfo=UTC),
+        etag="d41d8cd98f00b204e9800998ecf8427e",
     )
 
 
@@ -43,6 +44,7 @@ def test_every_field_of_an_eventbridge_event() -> None:
         version_id="IYV3p45BT0ac8hjHg1houSdS1a.Mro8e",
         sequencer="617f08299329d189",
         time=datetime(2021, 11, 12, tzinfo=UTC),
+        etag="b1946ac92492d2347c6235b4d2611184",
     )
 
 
