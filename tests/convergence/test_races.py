@@ -24,6 +24,13 @@ class Life(Lives):
         super().__init__()
         self.begin(deletes=deletes, overwrite=overwrite, pods=2, skew=0.0, stranger=stranger)
 
+    def write_now(self) -> None:
+        """Lets the write that waits reach the destination; its answer waits."""
+        [number] = [
+            number for number, operation in enumerate(self.scheduler.parked) if operation.step == "create"
+        ]
+        self.overtake(number, ITS_ANSWER)
+
     def __enter__(self) -> Life:
         return self
 
@@ -91,6 +98,25 @@ def test_a_pod_dies_at_its_write(stop: str) -> None:
     with Life() as life:
         life.change(Change(A, "put"), FIRST, stop)
         life.change(Change(A, "delete"), SECOND, THE_END)
+        life.crash(FIRST, sure=True)
+
+
+@pytest.mark.parametrize("deletes", [True, False])
+def test_a_pod_dies_between_its_write_and_the_look_that_belongs_to_it(deletes: bool) -> None:
+    """The deletion was settled before the write: only whoever gets the first event again can take it back."""
+    with Life(deletes=deletes) as life:
+        life.change(Change(A, "put"), FIRST, A_WRITE)
+        life.change(Change(A, "delete"), SECOND, THE_END)
+        life.write_now()
+        life.crash(FIRST, sure=True)
+
+
+def test_a_pod_dies_between_an_overwrite_and_the_look_that_belongs_to_it() -> None:
+    with Life(deletes=False) as life:
+        life.change(Change(A, "put", 0), FIRST, THE_END)
+        life.change(Change(A, "put", 1), FIRST, A_WRITE)
+        life.change(Change(A, "undo"), SECOND, THE_END)
+        life.write_now()
         life.crash(FIRST, sure=True)
 
 
