@@ -47,10 +47,10 @@ def pids(pod: Command) -> dict[int, int]:
 def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        # One that has ended, and that nobody has asked about yet, is there as well.
+        return sys.platform != "linux" or " Z " not in Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+    except (ProcessLookupError, FileNotFoundError):
         return False
-    # One that has ended, and that nobody has asked about yet, is there as well.
-    return sys.platform != "linux" or " Z " not in Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
 
 
 def copied(pod: Command) -> float:
