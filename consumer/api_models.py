@@ -204,7 +204,7 @@ def replicate_answer(outcome: Outcome, answer: Answer) -> ReplicateAnswer:
         source=outcome.event.ref.uri,
         destination=outcome.destination,
         bytes=outcome.size,
-        generation=outcome.generation,
+        generation=outcome.revision if isinstance(outcome.revision, int) else None,
         crc32c=outcome.crc32c,
         verification=outcome.verification,
     )

@@ -1,7 +1,7 @@
 """The decision table: event × source now × destination now → what to do. Pure, no I/O, no clock.
 
 An event is only a hint. What counts is what the source holds now; the destination is made equal to it by
-compare-and-swap on the destination's generation, so duplicates, reordering and overwrites all converge.
+compare-and-swap on the destination's revision, so duplicates, reordering and overwrites all converge.
 """
 
 from __future__ import annotations
@@ -9,10 +9,20 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from consumer.errors import Kind, Reason
-from consumer.identity import answers, is_ours, same_identity
-from consumer.model import EventKind, Failure, ObjectEvent, Replica, Result, SourceObject
+from consumer.identity import answers, is_original, is_ours, same_identity
+from consumer.model import (
+    ABSENT,
+    EventKind,
+    Failure,
+    ObjectEvent,
+    Replica,
+    Result,
+    Revision,
+    SourceObject,
+)
 
 
 class MissingRule(StrEnum):
@@ -32,25 +42,30 @@ class ForeignRule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The operator's choices in the table."""
+    """The operator's choices in the table.
+
+    `both_ways` says that a route leads back, too: what users write at the destination is no stranger's then, but the
+    other side's word, and the later one counts.
+    """
 
     replicate_deletes: bool = False
     on_missing: MissingRule = MissingRule.ACK
     on_foreign: ForeignRule = ForeignRule.REFUSE
+    both_ways: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Write the source's state over exactly this generation; 0 means that nothing may be there."""
+    """Write the source's state over exactly this revision; ABSENT means that nothing may be there."""
 
-    if_generation: int
+    if_revision: Revision
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete exactly this generation of our replica."""
+    """Delete exactly this revision of our replica."""
 
-    if_generation: int
+    if_revision: Revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +90,9 @@ class Refuse:
 
 Decision = Copy | Delete | Compare | Done | Refuse
 
+OWN_REPLICA: Final = Done(Result.IGNORED, Reason.OWN_REPLICA)
+"""The source is what this program made of the destination, on the way here: it never goes back."""
+
 
 def decide_unread(event: ObjectEvent, replica: Replica | None, policy: Policy) -> Done | None:
     """What the destination tells without a look at the source: that this very event was answered already, or nothing.
@@ -97,29 +115,37 @@ def decide(
     source: SourceObject | None,
     replica: Replica | None,
     policy: Policy,
+    destination: str,
     *,
     source_crc32c: int | None = None,
 ) -> Decision:
     """Decides for one object from two reads, the destination's made before the source's.
 
+    `destination` is the URI that the object is replicated to, whether it is there or not.
     `source` is None only when the source said `NoSuchKey`; `replica` None when nothing is at the destination.
     `source_crc32c` is what an earlier `Compare` found out.
     """
     if source is None:
         return _decide_gone(event, replica, policy)
+    if source.replica_of == destination:
+        return OWN_REPLICA
     if replica is None:
-        return Copy(if_generation=0)
+        return Copy(ABSENT)
     if is_ours(replica, source.ref):
         if same_identity(replica, source):
             return Done(Result.ALREADY_REPLICATED, Reason.SAME_IDENTITY)
-        return Copy(replica.generation)
+        return Copy(replica.revision)
     equal = _equal_content(source, replica, source_crc32c)
     if equal is None:
         return Compare()
     if equal:
         return Done(Result.ADOPTED, Reason.SAME_CONTENT)
+    if policy.both_ways and is_original(replica):
+        if _is_later(source, replica, destination):
+            return Copy(replica.revision)
+        return Done(Result.IGNORED, Reason.NEWER_AT_DESTINATION)
     if policy.on_foreign is ForeignRule.OVERWRITE:
-        return Copy(replica.generation)
+        return Copy(replica.revision)
     return Refuse(
         Failure(
             Kind.PERMANENT,
@@ -129,6 +155,12 @@ def decide(
             "move or delete it, or set ON_FOREIGN_OBJECT=overwrite",
         )
     )
+
+
+def _is_later(source: SourceObject, replica: Replica, destination: str) -> bool:
+    """Which of two objects counts, neither made of the other: the one written later, by the clocks of their stores in
+    whole seconds; within one second the one whose URI sorts last. Both directions come to the same answer."""
+    return (source.last_modified, source.ref.uri) > (replica.modified or 0, destination)
 
 
 def _decide_gone(event: ObjectEvent, replica: Replica | None, policy: Policy) -> Decision:
@@ -143,7 +175,7 @@ def _decide_gone(event: ObjectEvent, replica: Replica | None, policy: Policy) ->
             return Done(Result.IGNORED, Reason.NOT_OURS)
         if not policy.replicate_deletes:
             return Done(Result.IGNORED, Reason.DELETES_DISABLED)
-        return Delete(replica.generation)
+        return Delete(replica.revision)
     if policy.on_missing is MissingRule.ACK:
         return Done(Result.MISSING, Reason.SOURCE_MISSING)
     return Refuse(
@@ -166,6 +198,6 @@ def _equal_content(source: SourceObject, replica: Replica, source_crc32c: int | 
     if source_crc32c is not None and replica.crc32c is not None:
         return source_crc32c == replica.crc32c
     if source.md5_etag and replica.md5 is not None:
-        return bytes.fromhex(source.etag) == replica.md5
+        return bytes.fromhex(source.revision) == replica.md5
     # A store that tells no CRC32C can never be compared by reading the source: different until proven equal.
     return None if replica.crc32c is not None else False

@@ -79,6 +79,9 @@ class Reason(StrEnum):
     ALREADY_ABSENT = "already_absent"
     EVENT_TYPE = "event_type"
     TEMPORARY_OBJECT = "temporary_object"
+    OWN_REPLICA = "own_replica"
+    NEWER_AT_DESTINATION = "newer_at_destination"
+    NO_ROUTE = "no_route"
 
 
 _KINDS: Final[dict[Reason, Kind]] = {

@@ -1,8 +1,8 @@
 """Who wrote a replica, and from which state of its source: the metadata that says so.
 
-The identity of a source state is its bucket, key, version id, ETag, LastModified (whole seconds), size and a digest
-of the metadata that is carried over; a metadata-only self-copy may keep all the rest. It is written in the very
-request that creates the replica, never patched on afterwards.
+The identity of a source state is its bucket, key, version id, revision (an ETag or a generation), LastModified (whole
+seconds), size and a digest of the metadata that is carried over; a metadata-only self-copy may keep all the rest. It is
+written in the very request that creates the replica, never patched on afterwards.
 """
 
 from __future__ import annotations
@@ -12,21 +12,32 @@ import json
 from datetime import UTC, datetime
 from typing import Final
 
-from consumer.model import CarriedMetadata, EventKind, ObjectEvent, ObjectRef, Replica, SourceObject
+from consumer.model import (
+    CarriedMetadata,
+    EventKind,
+    ObjectEvent,
+    ObjectRef,
+    Replica,
+    SourceObject,
+    Store,
+)
 
 PREFIX: Final = "replicator-"
 SOURCE: Final = "replicator-source"
 ETAG: Final = "replicator-etag"
+GENERATION: Final = "replicator-generation"
 VERSION_ID: Final = "replicator-version-id"
 LAST_MODIFIED: Final = "replicator-last-modified"
 METADATA_DIGEST: Final = "replicator-metadata-digest"
 VERIFICATION: Final = "replicator-verification"
 EVENT: Final = "replicator-event"
 
+_REVISION_NAMES: Final = {Store.S3: ETAG, Store.GCS: GENERATION}
+
 # Built once: json.dumps with separators builds an encoder per call.
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
-_COMPARED: Final = (SOURCE, ETAG, VERSION_ID, LAST_MODIFIED, METADATA_DIGEST)
+_COMPARED: Final = (SOURCE, ETAG, GENERATION, VERSION_ID, LAST_MODIFIED, METADATA_DIGEST)
 
 
 def metadata_digest(carried: CarriedMetadata) -> str:
@@ -46,7 +57,7 @@ def identity(source: SourceObject) -> dict[str, str]:
     """The custom metadata that states which source state a replica is made of (without the verification grade)."""
     values = {
         SOURCE: source.ref.uri,
-        ETAG: source.etag,
+        _REVISION_NAMES[source.ref.store]: source.revision,
         LAST_MODIFIED: f"{datetime.fromtimestamp(source.last_modified, UTC).isoformat()[:19]}Z",
         METADATA_DIGEST: metadata_digest(source.carried),
     }
@@ -58,6 +69,11 @@ def identity(source: SourceObject) -> dict[str, str]:
 def is_ours(replica: Replica, ref: ObjectRef) -> bool:
     """Whether this program wrote the replica for this very source; another bucket's replica is foreign too."""
     return replica.metadata.get(SOURCE) == ref.uri
+
+
+def is_original(replica: Replica) -> bool:
+    """Whether the object was not made of another one, as far as it tells."""
+    return SOURCE not in replica.metadata
 
 
 def same_identity(replica: Replica, source: SourceObject) -> bool:

@@ -66,6 +66,7 @@ _DONE: Final = (
     (Result.COPIED, Reason.OVERWRITTEN),
     (Result.ALREADY_REPLICATED, Reason.SAME_IDENTITY),
     (Result.ALREADY_REPLICATED, Reason.SAME_EVENT),
+    (Result.IGNORED, Reason.OWN_REPLICA),
     (Result.ADOPTED, Reason.SAME_CONTENT),
     (Result.DELETED, Reason.SOURCE_DELETED),
     (Result.MISSING, Reason.SOURCE_MISSING),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 from consumer.errors import Kind, Reason, ReplicatorError, kind_of
 
@@ -18,6 +18,22 @@ MIB: Final = 1024 * 1024
 
 MAX_HOLD_SECONDS: Final = 12 * 3600
 """How long SQS lets one receipt hold a message in all (AWS, "Amazon SQS visibility timeout")."""
+
+
+class Store(StrEnum):
+    """Which kind of store an object is in: the scheme of its URI."""
+
+    S3 = "s3"
+    GCS = "gs"
+
+
+Revision: TypeAlias = int | str
+"""Which state of an object a store holds, as far as the store can tell: a generation of GCS, an ETag of S3.
+
+A generation is never used twice. An ETag follows the content: what was overwritten by the same bytes has the same one.
+"""
+ABSENT: Final[Revision] = 0
+"""The revision of what is not there."""
 
 
 class EventKind(StrEnum):
@@ -32,14 +48,15 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
-    """Where a source object lives. `key` is the raw key, never URL-encoded."""
+    """Where an object lives. `key` is the raw key, never URL-encoded."""
 
     bucket: str
     key: str
+    store: Store = Store.S3
 
     @property
     def uri(self) -> str:
-        return f"s3://{self.bucket}/{self.key}"
+        return f"{self.store}://{self.bucket}/{self.key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +64,8 @@ class ObjectEvent:
     """One record of a notification: a hint that something happened to an object.
 
     `size` in bytes, `etag` and `region` are hints as well; `time` is when the source says that it happened.
+    `version_id` is a generation for an object of GCS; `replica_of` the URI that the object was made of, when the event
+    itself tells that it is a replica.
     """
 
     kind: EventKind
@@ -58,6 +77,7 @@ class ObjectEvent:
     sequencer: str | None = None
     time: datetime | None = None
     etag: str | None = None
+    replica_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +96,16 @@ class CarriedMetadata:
 class SourceObject:
     """A state of a source object, as one read of it told.
 
-    `etag` is opaque and without quotes; `last_modified` in whole seconds since the epoch; `version_id` is None when
-    the bucket has no versions (`null` counts as none); `checksums` maps an algorithm (`crc32c`, `crc64nvme`, `crc32`,
-    `sha256`, `sha1`) to the base64 value S3 stores; `checksums_composite` says that they are checksums of checksums.
-    `md5_etag` says that the ETag is the MD5 of the bytes (one part); `encrypted_etag` that KMS or SSE-C makes the ETag
-    say nothing about the bytes.
+    `revision` is S3's ETag, opaque and without quotes, or GCS's generation; `last_modified`, in whole seconds since the
+    epoch, is when the bytes were written; `version_id` is None when the bucket has no versions (`null` counts as none);
+    `checksums` maps an algorithm (`crc32c`, `crc64nvme`, `crc32`, `sha256`, `sha1`) to the base64 value that is stored;
+    `checksums_composite` says that they are checksums of checksums. `md5_etag` says that the revision is an ETag and
+    the MD5 of the bytes (one part); `encrypted_etag` that KMS or SSE-C makes the ETag say nothing about the bytes.
     """
 
     ref: ObjectRef
     size: int
-    etag: str
+    revision: str
     last_modified: int
     version_id: str | None = None
     carried: CarriedMetadata = field(default_factory=CarriedMetadata)
@@ -94,34 +114,38 @@ class SourceObject:
     md5_etag: bool = False
     encrypted_etag: bool = False
     region: str | None = None
+    replica_of: str | None = None
+    """The URI that this object was made of, when it is itself a replica."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
     """An object at the destination, as one read of it (or the answer to a write) told.
 
-    `crc32c` as an unsigned integer and `md5` as 16 raw bytes, or None when the store does not tell.
+    `crc32c` as an unsigned integer and `md5` as 16 raw bytes, or None when the store does not tell; `modified` in whole
+    seconds since the epoch, when its bytes were written.
     """
 
     name: str
-    generation: int
+    revision: Revision
     size: int
     crc32c: int | None = None
     md5: bytes | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    modified: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NewObject:
     """What is to be written: the name, what it carries, and the state of the destination that it may replace.
 
-    `if_generation` 0 means "absent"; any other value is the very generation to be replaced. A `temporary` one is kept
+    `if_revision` is the very revision to be replaced, or ABSENT. A `temporary` one is kept
     in the class of storage that costs nothing to delete early.
     """
 
     name: str
     size: int
-    if_generation: int
+    if_revision: Revision
     carried: CarriedMetadata
     metadata: Mapping[str, str]
     temporary: bool = False
@@ -132,7 +156,7 @@ class ListedObject:
     """An object in a listing of the destination; `created` in seconds since the epoch, by the store's own clock."""
 
     name: str
-    generation: int
+    revision: Revision
     created: float
 
 
@@ -182,7 +206,7 @@ class Outcome:
     reason: Reason
     destination: str = ""
     size: int = 0
-    generation: int | None = None
+    revision: Revision | None = None
     crc32c: str | None = None
     verification: str | None = None
     failure: Failure | None = None

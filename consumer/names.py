@@ -9,6 +9,7 @@ import re
 from typing import Final
 
 from consumer.errors import Reason, ReplicatorError
+from consumer.model import Store
 
 TEMPORARY_PREFIX: Final = ".cross-cloud-replicator/"
 """Where the program keeps its own temporary objects. Nothing below it is ever replicated."""
@@ -39,10 +40,10 @@ def is_bucket_name(name: str) -> bool:
     return _BUCKET.fullmatch(name) is not None
 
 
-def destination_name(prefix: str, key: str) -> str:
+def destination_name(prefix: str, key: str, store: Store = Store.GCS) -> str:
     """The name of the replica: `prefix` followed by `key`, exactly.
 
-    Raises `name_not_allowed` (permanent) when Cloud Storage forbids that name, by the rules of
+    Raises `name_not_allowed` (permanent) when the store forbids that name. Cloud Storage does by the rules of
     https://cloud.google.com/storage/docs/objects#naming. What Google merely advises against (control
     characters that XML 1.0 lacks, `#`, `*`, `?`, brackets) is let through. Hierarchical namespaces take at
     most 512 bytes for the folders and 512 for the rest; only the store knows the bucket's kind and can refuse.

@@ -168,7 +168,7 @@ class Telemetry:
         else:
             level, text = _OBJECT_LINES.get(outcome.result, ("warning", "object failed"))
             fields["bytes"] = outcome.size
-            fields["generation"] = outcome.generation
+            fields["etag" if isinstance(outcome.revision, str) else "generation"] = outcome.revision
             fields["verification"] = outcome.verification
         fields["seconds"] = round(outcome.seconds, 4)
         if event.lag_seconds is not None:

@@ -25,6 +25,7 @@ from consumer.model import (
     NewObject,
     PartsRefused,
     Replica,
+    Revision,
     SourceObject,
     TemporariesLeft,
 )
@@ -147,7 +148,7 @@ class GiantCopies:
 
     # --- removing -----------------------------------------------------------------------------------------------
 
-    async def _remove(self, temporaries: dict[str, int | None], patience: float) -> None:
+    async def _remove(self, temporaries: dict[str, Revision | None], patience: float) -> None:
         """Removes what was or may have been made; never raises. What is left is told of, and swept later."""
         names = list(temporaries)
         removed = 0
@@ -177,20 +178,20 @@ class GiantCopies:
             if removed < len(temporaries):
                 self._observer.emit(TemporariesLeft(len(temporaries) - removed, failure))
 
-    async def _remove_one(self, name: str, generation: int | None) -> None:
-        if generation is None:
+    async def _remove_one(self, name: str, revision: Revision | None) -> None:
+        if revision is None:
             found = await self.destination.stat(name)
             if found is None:
                 return
-            generation = found.generation
-        await self.composer.discard(name, generation)
+            revision = found.revision
+        await self.composer.discard(name, revision)
 
 
 class _Copy:
-    """One copy in parts. `temporaries` are the objects it made, with their generations, or None: perhaps made."""
+    """One copy in parts. `temporaries` are the objects it made, with their revisions, or None: perhaps made."""
 
     def __init__(self, giants: GiantCopies, source: SourceObject, new: NewObject, proof: Proof) -> None:
-        self.temporaries: dict[str, int | None] = {}
+        self.temporaries: dict[str, Revision | None] = {}
         self._giants = giants
         self._source = source
         self._new = new
@@ -232,7 +233,7 @@ class _Copy:
             try:
                 return await self._try_part(part, f"{self._prefix}{part.number:04d}-{attempt}")
             except ReplicatorError as error:
-                # Nobody else writes a part's name, so a generation that is lost is an answer of ours that was.
+                # Nobody else writes a part's name, so a write that is lost is an answer of ours that was.
                 lost = isinstance(error, (SessionGone, PreconditionFailed))
                 if not lost and error.reason not in TRANSIENT:
                     raise
@@ -271,7 +272,7 @@ class _Copy:
                 first=part.start,
                 sleep=giants.sleep,
             )
-        self.temporaries[name] = replica.generation
+        self.temporaries[name] = replica.revision
         _check(replica, proof.crc32c, part.size)
         return replica, proof
 
@@ -294,7 +295,7 @@ class _Copy:
                 raise SessionGone(
                     Reason.SESSION_LOST, "a temporary part changed", operation="storage.objects.create"
                 ) from error
-        self.temporaries[name] = replica.generation
+        self.temporaries[name] = replica.revision
         _check(replica, crc32c, size)
         return _Piece(replica, crc32c, size)
 

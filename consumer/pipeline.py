@@ -28,8 +28,7 @@ from consumer.model import (
 )
 from consumer.parse import parse_message
 from consumer.pause import Gate
-from consumer.ports import Observer, Queue
-from consumer.replicate import Replicator
+from consumer.ports import Observer, Queue, Replicates
 from consumer.settle import Ack, DeadLetter, Retry, RetryPolicy, Verdict, settle
 
 SHORT_PAUSE_SECONDS: Final = 60.0
@@ -46,7 +45,7 @@ class Pipeline:
     def __init__(
         self,
         queue: Queue,
-        replicator: Replicator,
+        replicator: Replicates,
         leases: LeaseKeeper,
         slots: Slots,
         gate: Gate,

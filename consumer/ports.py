@@ -17,9 +17,12 @@ from consumer.model import (
     Event,
     ListedObject,
     NewObject,
+    ObjectEvent,
     ObjectRef,
+    Outcome,
     QueueDepth,
     Replica,
+    Revision,
     SourceObject,
 )
 
@@ -28,6 +31,15 @@ class Observer(Protocol):
     """Hears what happens. Must be quick and must not raise."""
 
     def emit(self, event: Event, /) -> None: ...
+
+
+class Replicates(Protocol):
+    """The engine of one route, or of all of them."""
+
+    async def replicate(self, event: ObjectEvent, *, optimistic: bool = True) -> Outcome:
+        """Makes the destination equal to the source of the object that an event names. Never raises but for
+        cancellation. `optimistic` says that nothing is at the destination, probably; being wrong costs requests."""
+        ...
 
 
 class SourceStream(Protocol):
@@ -91,8 +103,9 @@ class UploadSession(Protocol):
 
 
 class DestinationStore(Protocol):
-    @property
-    def bucket(self) -> str: ...
+    def uri(self, name: str) -> str:
+        """Where an object of that name is, for people and for the metadata of replicas."""
+        ...
 
     async def stat(self, name: str) -> Replica | None: ...
 
@@ -102,8 +115,8 @@ class DestinationStore(Protocol):
 
     async def start_session(self, new: NewObject) -> UploadSession: ...
 
-    async def delete(self, name: str, if_generation: int) -> None:
-        """Deletes that generation. An object already gone is no error; another generation raises PreconditionFailed."""
+    async def delete(self, name: str, if_revision: Revision) -> None:
+        """Deletes that revision. An object already gone is no error; another revision raises PreconditionFailed."""
         ...
 
     async def probe(self) -> None:
@@ -119,14 +132,14 @@ class Composer(Protocol):
         ...
 
     async def compose(self, new: NewObject, parts: Sequence[Replica]) -> Replica:
-        """Makes `new` of the bytes of `parts`, exactly those generations, in order; nothing is read or sent again.
+        """Makes `new` of the bytes of `parts`, exactly those revisions, in order; nothing is read or sent again.
 
         Raises PreconditionFailed, with `maybe_ours` as `create` does, and SessionGone when a part is gone.
         """
         ...
 
-    async def discard(self, name: str, generation: int) -> None:
-        """Removes that generation of a temporary object for good; one already gone is no error."""
+    async def discard(self, name: str, revision: Revision) -> None:
+        """Removes that revision of a temporary object for good; one already gone is no error."""
         ...
 
     def listing(self, prefix: str) -> AsyncIterator[Sequence[ListedObject]]:

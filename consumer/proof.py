@@ -319,7 +319,7 @@ def needs_part_sizes(source: SourceObject) -> bool:
         return False
     # Under KMS or SSE-C the parts' MD5s say nothing, so parts without checksums of their own prove nothing.
     provable = bool(source.checksums) or not source.encrypted_etag
-    return provable and MULTIPART_ETAG.fullmatch(source.etag) is not None
+    return provable and MULTIPART_ETAG.fullmatch(source.revision) is not None
 
 
 def choose_proof(source: SourceObject, part_sizes: Sequence[int] | None = None) -> Proof:
@@ -333,7 +333,7 @@ def choose_proof(source: SourceObject, part_sizes: Sequence[int] | None = None) 
                 return Proof(source, Grade.CHECKSUM, algorithm, digest, expected, promise)
     if source.md5_etag:
         md5 = _hashlib("md5")()
-        return Proof(source, Grade.MD5, "md5", md5, bytes.fromhex(source.etag), "MD5 (its ETag)")
+        return Proof(source, Grade.MD5, "md5", md5, bytes.fromhex(source.revision), "MD5 (its ETag)")
     if part_sizes and sum(part_sizes) == source.size:
         proof = _parts_proof(source, part_sizes)
         if proof is not None:
@@ -352,7 +352,7 @@ def _parts_proof(source: SourceObject, part_sizes: Sequence[int]) -> Proof | Non
                 return Proof(
                     source, Grade.PARTS, algorithm, digest, base64.b64decode(value), promise, part_sizes
                 )
-    etag = MULTIPART_ETAG.fullmatch(source.etag)
+    etag = MULTIPART_ETAG.fullmatch(source.revision)
     if etag is None or int(etag[2]) != len(part_sizes) or source.encrypted_etag:
         return None
     digest = _PartsDigest(_hashlib("md5"), part_sizes)

@@ -12,8 +12,7 @@ from consumer.errors import Kind
 from consumer.model import EventKind, ObjectEvent, ObjectFinished, ObjectRef, Outcome
 from consumer.pause import Gate
 from consumer.pipeline import judge
-from consumer.ports import Observer
-from consumer.replicate import Replicator
+from consumer.ports import Observer, Replicates
 
 _ATTEMPTS: Final = 3
 _FIRST_WAIT_SECONDS: Final = 0.5
@@ -24,7 +23,7 @@ class Replays:
 
     def __init__(
         self,
-        replicator: Replicator,
+        replicator: Replicates,
         slots: Slots,
         gate: Gate,
         observer: Observer,

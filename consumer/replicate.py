@@ -1,7 +1,7 @@
 """One object, start to end: decide, transfer, compare-and-swap, and decide again when the swap was lost.
 
-The one engine of the queue, HTTP and the command line. Read order matters, always: the destination's generation
-first, the source second, then a write with that generation.
+The one engine of the queue, HTTP and the command line. Read order matters, always: the destination's revision
+first, the source second, then a write with that revision.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from consumer import identity
 from consumer.admission import MemoryBudget
 from consumer.cancellation import finish
 from consumer.decide import (
+    OWN_REPLICA,
     Compare,
     Copy,
     Decision,
@@ -39,6 +40,7 @@ from consumer.errors import (
     SourceGone,
 )
 from consumer.model import (
+    ABSENT,
     EventKind,
     Failure,
     NewObject,
@@ -47,6 +49,7 @@ from consumer.model import (
     Outcome,
     Replica,
     Result,
+    Revision,
     SourceObject,
     UnexpectedError,
     failed,
@@ -101,6 +104,15 @@ class _Attempts:
 _Round = Callable[[ObjectEvent, str, _Attempts], Awaitable[Outcome | None]]
 
 
+class Shared:
+    """What the replicators of one process have in common: each name is one worker's at a time, whatever route leads
+    there."""
+
+    def __init__(self) -> None:
+        self.names = _NameLocks()
+        self.recent = RecentNames()
+
+
 class Replicator:
     """Makes the destination equal to the source, one object at a time per name."""
 
@@ -112,26 +124,28 @@ class Replicator:
         observer: Observer,
         *,
         policy: Policy,
+        source_prefix: str = "",
         key_prefix: str = "",
         bucket_allowed: Callable[[str], bool] = lambda bucket: True,
         giants: GiantCopies | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self._source = source
         self._destination = destination
         self._budget = budget
         self._observer = observer
         self._policy = policy
+        self._source_prefix = source_prefix
         self._key_prefix = key_prefix
         self._bucket_allowed = bucket_allowed
         self._giants = giants
         self._small_limit = min(SMALL_LIMIT, max(budget.total // 4, 64 * 1024))
-        self._names = _NameLocks()
-        self._recent = RecentNames()
+        self._shared = shared or Shared()
 
     async def replicate(self, event: ObjectEvent, *, optimistic: bool = True) -> Outcome:
         """Replicates the object that an event names. Never raises but for cancellation.
 
-        `optimistic` says that the destination is probably empty: a small object is then written at generation 0
+        `optimistic` says that the destination is probably empty: a small object is then written where nothing may be,
         without a look first, which is two requests in all. Being wrong costs requests, never correctness.
         """
         started = time.monotonic()
@@ -142,18 +156,21 @@ class Replicator:
             self._check_bucket(event.ref)
             if is_temporary(event.ref.key):
                 return Outcome(event, Result.IGNORED, Reason.TEMPORARY_OBJECT)
-            name = destination_name(self._key_prefix, event.ref.key)
-            turn = await self._names.take(name, (event.ref, event.kind))
+            name = self._name_of(event.ref)
+            uri = self._uri(name)
+            if event.replica_of == uri:
+                # Of a replica that was made of what is there; every later state of it has an event of its own.
+                return Outcome(event, OWN_REPLICA.result, OWN_REPLICA.reason, uri)
+            turn = await self._shared.names.take(uri, (event.ref, event.kind))
             try:
                 if turn.shared is not None:
                     outcome = _shared(turn.shared, event)
                 else:
-                    # A replica that is known is looked at first: an upload only to be refused costs twice as much.
-                    unseen = optimistic and name not in self._recent
+                    unseen = optimistic and not self._is_known(event.ref, uri)
                     outcome = turn.result = await self._until_equal(event, name, unseen)
-                    self._recent.note(name, outcome)
+                    self._shared.recent.note(uri, outcome)
             finally:
-                self._names.give_back(turn)
+                self._shared.names.give_back(turn)
         except ReplicatorError as error:
             outcome = failed(event, Failure.of(error))
         except Exception as error:  # noqa: BLE001 - one object's defect must not stop the others
@@ -161,8 +178,17 @@ class Replicator:
             outcome = failed(event, Failure.of(error))
         return replace(outcome, destination=self._uri(name), seconds=time.monotonic() - started)
 
+    def _name_of(self, ref: ObjectRef) -> str:
+        return destination_name(self._key_prefix, ref.key.removeprefix(self._source_prefix))
+
+    def _is_known(self, ref: ObjectRef, uri: str) -> bool:
+        """Whether a look first is the cheaper way: an upload only to be refused costs twice as much, and what was
+        written by the way back is not to be read at all."""
+        recent = self._shared.recent
+        return uri in recent or (self._policy.both_ways and ref.uri in recent)
+
     def _uri(self, name: str) -> str:
-        return f"gs://{self._destination.bucket}/{name}" if name else ""
+        return self._destination.uri(name) if name else ""
 
     def _check_bucket(self, ref: ObjectRef) -> None:
         if not self._bucket_allowed(ref.bucket):
@@ -225,7 +251,7 @@ class Replicator:
             return None, error
 
     async def _write_unseen(self, event: ObjectEvent, name: str, attempts: _Attempts) -> Outcome | None:
-        """One GET, one upload at generation 0: itself the statement "absent", checked at the commit.
+        """One GET, one upload where nothing may be: itself the statement "absent", checked at the commit.
 
         None when the object is too large to move its bytes before the destination was looked at.
         """
@@ -234,6 +260,8 @@ class Replicator:
             self._budget.reserve(self._needed(event.size)) as reservation,
             self._source.open(event.ref, event.region) as stream,
         ):
+            if stream.source.replica_of == self._uri(name):
+                return Outcome(event, OWN_REPLICA.result, OWN_REPLICA.reason)
             size = stream.source.size
             if size > self._small_limit or not reservation.covers(self._needed(size)):
                 return None  # the size was a surprise
@@ -248,17 +276,17 @@ class Replicator:
         if known is not None and not attempts.out:
             return _done(event, known.result, known.reason, replica)
         source = await self._head(event)
-        decision: Decision | None = decide(event, source, replica, self._policy)
+        decision: Decision | None = decide(event, source, replica, self._policy, self._uri(name))
         if isinstance(decision, Compare):
-            decision = await self._compare(event, replica)
+            decision = await self._compare(event, name, replica)
         match decision:
             case Done(result, reason):
                 return _done(event, result, reason, replica if source is not None else None)
             case Refuse(failure):
                 return failed(event, failure)
-            case Delete(generation):
+            case Delete(revision):
                 attempts.begin()
-                return await self._delete(event, name, generation)
+                return await self._delete(event, name, revision)
             case Copy():
                 assert source is not None
                 if self._giants is not None and await self._giants.wants(source):
@@ -291,7 +319,7 @@ class Replicator:
         except SourceGone:
             return None
 
-    async def _compare(self, event: ObjectEvent, replica: Replica | None) -> Decision | None:
+    async def _compare(self, event: ObjectEvent, name: str, replica: Replica | None) -> Decision | None:
         """Reads the source once to compare its bytes with an object that this program did not write."""
         async with (
             self._budget.reserve(STREAM_RESERVATION),
@@ -299,7 +327,9 @@ class Replicator:
         ):
             # A wrong byte on the way must not make an equal object a different one, which is never looked at again.
             crc32c = await crc32c_of(stream, await self._choose_proof(stream.source))
-            decision = decide(event, stream.source, replica, self._policy, source_crc32c=crc32c)
+            decision = decide(
+                event, stream.source, replica, self._policy, self._uri(name), source_crc32c=crc32c
+            )
             return None if isinstance(decision, Compare) else decision
 
     # --- moving -------------------------------------------------------------------------------------------------
@@ -362,7 +392,7 @@ class Replicator:
         new = NewObject(
             name,
             source.size,
-            replaced.generation if replaced else 0,
+            replaced.revision if replaced else ABSENT,
             source.carried,
             identity.identity(source) | {identity.VERIFICATION: grade} | self._mark(event, replaced),
         )
@@ -390,14 +420,14 @@ class Replicator:
         if _is_right(replica, source, proof):
             return
         now = await self._destination.stat(replica.name)
-        if now is not None and now.generation == replica.generation and _is_right(now, source, proof):
+        if now is not None and now.revision == replica.revision and _is_right(now, source, proof):
             return  # it was the answer that got spoiled on its way, not the object
-        await self._destination.delete(replica.name, replica.generation)
+        await self._destination.delete(replica.name, replica.revision)
         crc32c = "none" if replica.crc32c is None else f"{replica.crc32c:08x}"
         raise ReplicatorError(
             Reason.CHECKSUM_MISMATCH,
             f"the destination committed {replica.size} bytes with CRC32C {crc32c} instead of {source.size} "
-            f"with {proof.crc32c:08x}; that generation was deleted",
+            f"with {proof.crc32c:08x}; that object was deleted",
             operation="storage.objects.create",
         )
 
@@ -415,9 +445,11 @@ class Replicator:
         if done.replaced is not None or deletes:
             now = await self._head(event)
             if now is None and deletes:
-                return await self._delete(event, replica.name, replica.generation)
+                return await self._delete(event, replica.name, replica.revision)
             if now is not None and not identity.same_state(now, done.source):
-                seen = done.replaced and decide(event, now, done.replaced, self._policy)
+                seen = done.replaced and decide(
+                    event, now, done.replaced, self._policy, self._uri(replica.name)
+                )
                 if isinstance(seen, (Done, Compare)):
                     return None
         return Outcome(
@@ -425,14 +457,14 @@ class Replicator:
             Result.COPIED,
             done.reason,
             size=replica.size,
-            generation=replica.generation,
+            revision=replica.revision,
             crc32c=encode_crc32c(done.crc32c),
             verification=done.verification,
         )
 
-    async def _delete(self, event: ObjectEvent, name: str, generation: int) -> Outcome | None:
+    async def _delete(self, event: ObjectEvent, name: str, revision: Revision) -> Outcome | None:
         """Deletes our replica; None when the source is back, taken for replicated by whoever still saw it."""
-        await self._destination.delete(name, generation)
+        await self._destination.delete(name, revision)
         if await self._head(event) is not None:
             return None
         return Outcome(event, Result.DELETED, Reason.SOURCE_DELETED)
@@ -467,7 +499,7 @@ def _done(event: ObjectEvent, result: Result, reason: Reason, replica: Replica |
         result,
         reason,
         size=replica.size,
-        generation=replica.generation,
+        revision=replica.revision,
         crc32c=None if replica.crc32c is None else encode_crc32c(replica.crc32c),
         # On a foreign object it would be the grade of another source's copy.
         verification=replica.metadata.get(identity.VERIFICATION)

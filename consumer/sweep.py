@@ -41,7 +41,7 @@ async def sweep(composer: Composer, observer: Observer, wall_clock: Clock) -> No
                 if wall_clock() - found.created < SWEPT_AFTER_SECONDS:
                     continue
                 try:
-                    await composer.discard(found.name, found.generation)
+                    await composer.discard(found.name, found.revision)
                     swept += 1
                 except ReplicatorError as error:
                     left.append(Failure.of(error))

@@ -20,7 +20,7 @@ from consumer.adapters.gcs_errors import is_missing_bucket, translate_gcs_error
 from consumer.adapters.gcs_session import GcsSession
 from consumer.adapters.http import HttpClient, with_retries
 from consumer.errors import Reason, ReplicatorError
-from consumer.model import NewObject, Replica
+from consumer.model import NewObject, Replica, Revision
 from consumer.names import PROBE_NAME
 from consumer.ports import Observer
 from consumer.proof import encode_crc32c
@@ -45,9 +45,8 @@ class GcsDestination:
         self._permissions = f"{endpoint}/storage/v1/b/{quoted}/iam/testPermissions"
         self._bucket_url = f"{endpoint}/storage/v1/b/{quoted}"
 
-    @property
-    def bucket(self) -> str:
-        return self._bucket
+    def uri(self, name: str) -> str:
+        return f"gs://{self._bucket}/{name}"
 
     @property
     def client(self) -> GcsClient:
@@ -74,7 +73,7 @@ class GcsDestination:
             f"--{boundary}\r\nContent-Type: {resource['contentType']}\r\n\r\n"
         ).encode()
         tail = f"\r\n--{boundary}--\r\n".encode()
-        url = f"{self._uploads}?uploadType=multipart&ifGenerationMatch={new.if_generation}&fields={FIELDS}"
+        url = f"{self._uploads}?uploadType=multipart&ifGenerationMatch={new.if_revision}&fields={FIELDS}"
         headers = {"Content-Type": f"multipart/related; boundary={boundary}"}
         parts = (head, *body, tail)
 
@@ -91,7 +90,7 @@ class GcsDestination:
 
     async def start_session(self, new: NewObject) -> GcsSession:
         resource = json.dumps(resource_of(new)).encode()
-        url = f"{self._uploads}?uploadType=resumable&ifGenerationMatch={new.if_generation}&fields={FIELDS}"
+        url = f"{self._uploads}?uploadType=resumable&ifGenerationMatch={new.if_revision}&fields={FIELDS}"
         headers = {
             "Content-Type": "application/json; charset=UTF-8",
             "X-Upload-Content-Type": _content_type(new),
@@ -109,8 +108,8 @@ class GcsDestination:
 
         return await with_retries(CREATE, call, self._observer)
 
-    async def delete(self, name: str, if_generation: int) -> None:
-        url = f"{self._objects}/{quote(name, safe='')}?ifGenerationMatch={if_generation}"
+    async def delete(self, name: str, if_revision: Revision) -> None:
+        url = f"{self._objects}/{quote(name, safe='')}?ifGenerationMatch={if_revision}"
         await with_retries(DELETE, lambda: self._client.delete(url), self._observer)
 
     async def missing_permissions(self) -> list[str] | None:

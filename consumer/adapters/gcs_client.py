@@ -87,7 +87,7 @@ async def read_replica(response: Exchange, operation: str) -> Replica:
         crc32c, md5 = resource.get("crc32c"), resource.get("md5Hash")
         return Replica(
             name=str(resource.get("name", "")),
-            generation=int(resource["generation"]),
+            revision=int(resource["generation"]),
             size=int(resource.get("size", 0)),
             crc32c=int.from_bytes(base64.b64decode(crc32c), "big") if crc32c else None,
             md5=base64.b64decode(md5) if md5 else None,

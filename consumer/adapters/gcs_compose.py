@@ -18,7 +18,7 @@ from consumer.adapters.gcs_client import CREATE, DELETE, GET, GcsClient, read_re
 from consumer.adapters.gcs_errors import is_missing_bucket
 from consumer.adapters.http import with_retries
 from consumer.errors import PreconditionFailed, Reason, ReplicatorError, SessionGone
-from consumer.model import ListedObject, NewObject, Replica
+from consumer.model import ListedObject, NewObject, Replica, Revision
 from consumer.names import TEMPORARY_PREFIX
 from consumer.ports import Observer
 
@@ -116,13 +116,13 @@ class GcsComposer:
     async def compose(self, new: NewObject, parts: Sequence[Replica]) -> Replica:
         url = (
             f"{self._objects}/{quote(new.name, safe='')}/compose"
-            f"?ifGenerationMatch={new.if_generation}&fields={FIELDS}"
+            f"?ifGenerationMatch={new.if_revision}&fields={FIELDS}"
         )
         sources = [
             {
                 "name": part.name,
-                "generation": str(part.generation),
-                "objectPreconditions": {"ifGenerationMatch": str(part.generation)},
+                "generation": str(part.revision),
+                "objectPreconditions": {"ifGenerationMatch": str(part.revision)},
             }
             for part in parts
         ]
@@ -160,9 +160,9 @@ class GcsComposer:
 
     # --- removing -----------------------------------------------------------------------------------------------
 
-    async def discard(self, name: str, generation: int) -> None:
+    async def discard(self, name: str, revision: Revision) -> None:
         """By its generation: where objects have versions, a plain delete would keep the bytes as an old one."""
-        query = f"generation={generation}&ifGenerationMatch={generation}"
+        query = f"generation={revision}&ifGenerationMatch={revision}"
         url = f"{self._objects}/{quote(name, safe='')}?{query}"
         await with_retries(DELETE, lambda: self._client.delete(url), self._observer)
 

@@ -161,7 +161,7 @@ class S3Source:
         """Pinned by `If-Match` alone: a version id would need a right (`s3:GetObjectVersion`) that copying does not."""
         headers: dict[str, str] = {}
         if pin is not None:
-            headers["If-Match"] = f'"{pin.etag}"'
+            headers["If-Match"] = f'"{pin.revision}"'
         ranged = bool(start) or end is not None
         if ranged:
             headers["Range"] = f"bytes={start}-" + (f"{end - 1}" if end is not None else "")
@@ -200,14 +200,14 @@ class S3Source:
 
     async def part_sizes(self, source: SourceObject) -> Sequence[int] | None:
         """The part sizes, each asked for by a HEAD."""
-        etag = MULTIPART_ETAG.fullmatch(source.etag)
+        etag = MULTIPART_ETAG.fullmatch(source.revision)
         if etag is None:
             return None
         return await ask_each_part(int(etag[2]), lambda number: self._part_size(source, number))
 
     async def _part_size(self, source: SourceObject, number: int) -> int | None:
         async def call() -> int | None:
-            headers = {"If-Match": f'"{source.etag}"'}
+            headers = {"If-Match": f'"{source.revision}"'}
             query = f"partNumber={number}"
             async with await self._request("HEAD", source.ref, source.region, headers, query) as response:
                 if response.status == 412:
@@ -234,7 +234,7 @@ class S3Source:
             return None  # a store that does not tell of parts
 
     async def _check_unchanged(self, source: SourceObject) -> None:
-        headers = {"If-Match": f'"{source.etag}"'}
+        headers = {"If-Match": f'"{source.revision}"'}
         async with await self._request("HEAD", source.ref, source.region, headers) as response:
             if response.status == 412:
                 raise SourceChanged(

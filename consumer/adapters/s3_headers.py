@@ -46,7 +46,7 @@ def read_source_object(ref: ObjectRef, headers: Mapping[str, str], region: str |
     return SourceObject(
         ref=ref,
         size=_size(headers),
-        etag=etag,
+        revision=etag,
         last_modified=_last_modified(headers),
         version_id=None if version_id in (None, "", "null") else version_id,
         carried=read_carried(headers),

@@ -78,7 +78,7 @@ def varied(ref: ObjectRef) -> Outcome:
 
 
 def _result(result: Result) -> Any:
-    return lambda ref: replace(copied(ref), result=result, reason=Reason.SOURCE_DELETED, generation=None)
+    return lambda ref: replace(copied(ref), result=result, reason=Reason.SOURCE_DELETED, revision=None)
 
 
 def _busy(_ref: ObjectRef) -> Outcome:

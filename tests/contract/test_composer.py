@@ -18,7 +18,7 @@ from consumer.adapters.gcs_auth import NoToken
 from consumer.adapters.gcs_compose import TRIAL_NAME, GcsComposer
 from consumer.adapters.http import HttpClient
 from consumer.errors import PreconditionFailed, Reason, ReplicatorError, SessionGone
-from consumer.model import CarriedMetadata, Event, ListedObject, NewObject, Replica
+from consumer.model import ABSENT, CarriedMetadata, Event, ListedObject, NewObject, Replica, Revision
 from consumer.names import PARTS_PREFIX
 from consumer.parts import COMPOSE_MOST
 from tests.doubles.strict_gcs import ALL_PERMISSIONS, BucketRules, Fault, StrictGcs
@@ -56,6 +56,12 @@ class Nobody:
     def emit(self, event: Event, /) -> None: ...
 
 
+def another(replica: Replica) -> Revision:
+    """A revision that nothing ever had."""
+    assert isinstance(replica.revision, int)
+    return replica.revision + 1
+
+
 @dataclass
 class Bench:
     destination: GcsDestination
@@ -64,8 +70,12 @@ class Bench:
     url: str
     gcs: StrictGcs | None = None
 
+    @property
+    def bucket(self) -> str:
+        return self.destination.uri("").removeprefix("gs://").rstrip("/")
+
     def path(self, name: str) -> str:
-        return f"{self.url}/storage/v1/b/{self.destination.bucket}/o/{quote(name, safe='')}"
+        return f"{self.url}/storage/v1/b/{self.bucket}/o/{quote(name, safe='')}"
 
     async def content(self, name: str) -> bytes:
         url = f"{self.path(name)}?alt=media"
@@ -86,8 +96,8 @@ class Bench:
     async def parts(self) -> list[Replica]:
         return [await self.put(f"{PARTS_PREFIX}ü/{number}", data) for number, data in enumerate(PIECES)]
 
-    def new(self, name: str = "a/../whole", if_generation: int = 0) -> NewObject:
-        return NewObject(name, len(WHOLE), if_generation, CARRIED, METADATA)
+    def new(self, name: str = "a/../whole", if_revision: Revision = ABSENT) -> NewObject:
+        return NewObject(name, len(WHOLE), if_revision, CARRIED, METADATA)
 
     async def listed(self, prefix: str = PARTS_PREFIX) -> list[ListedObject]:
         return [found async for page in self.composer.listing(prefix) for found in page]
@@ -162,7 +172,7 @@ async def test_it_outlives_its_parts(bench: Bench) -> None:
     parts = await bench.parts()
     await bench.composer.compose(bench.new(), parts)
     for part in parts:
-        await bench.composer.discard(part.name, part.generation)
+        await bench.composer.discard(part.name, part.revision)
     assert await bench.listed() == []
     assert await bench.content("a/../whole") == WHOLE
 
@@ -177,9 +187,9 @@ async def test_as_many_parts_as_are_promised_are_taken(bench: Bench) -> None:
 async def test_a_composition_replaces_exactly_the_expected_generation(bench: Bench) -> None:
     parts = await bench.parts()
     first = await bench.put("a/../whole", b"first", temporary=False)
-    for wrong in (0, first.generation + 1):
+    for wrong in (ABSENT, another(first)):
         with pytest.raises(PreconditionFailed) as caught:
-            await bench.composer.compose(bench.new(if_generation=wrong), parts)
+            await bench.composer.compose(bench.new(if_revision=wrong), parts)
         assert not caught.value.maybe_ours
     assert await bench.content("a/../whole") == b"first"
 
@@ -187,14 +197,14 @@ async def test_a_composition_replaces_exactly_the_expected_generation(bench: Ben
 async def test_a_composition_over_the_expected_generation_is_made(bench: Bench) -> None:
     parts = await bench.parts()
     first = await bench.put("a/../whole", b"first", temporary=False)
-    second = await bench.composer.compose(bench.new(if_generation=first.generation), parts)
-    assert second.generation != first.generation
+    second = await bench.composer.compose(bench.new(if_revision=first.revision), parts)
+    assert second.revision != first.revision
     assert await bench.content("a/../whole") == WHOLE
 
 
 async def test_a_part_of_another_generation_is_not_taken(bench: Bench) -> None:
     first, *rest = await bench.parts()
-    await bench.composer.discard(first.name, first.generation)
+    await bench.composer.discard(first.name, first.revision)
     await bench.put(first.name, b"other bytes")
     with pytest.raises(ReplicatorError) as caught:
         await bench.composer.compose(bench.new(), [first, *rest])
@@ -204,7 +214,7 @@ async def test_a_part_of_another_generation_is_not_taken(bench: Bench) -> None:
 
 async def test_a_part_that_is_gone_is_told_as_such(bench: Bench) -> None:
     first, *rest = await bench.parts()
-    await bench.composer.discard(first.name, first.generation)
+    await bench.composer.discard(first.name, first.revision)
     with pytest.raises(SessionGone):
         await bench.composer.compose(bench.new(), [first, *rest])
     assert await bench.destination.stat("a/../whole") is None
@@ -215,14 +225,14 @@ async def test_a_part_that_is_gone_is_told_as_such(bench: Bench) -> None:
 
 async def test_discarding_what_is_gone_is_no_error(bench: Bench) -> None:
     part = await bench.put(f"{PARTS_PREFIX}one", b"1")
-    await bench.composer.discard(part.name, part.generation)
-    await bench.composer.discard(part.name, part.generation)
+    await bench.composer.discard(part.name, part.revision)
+    await bench.composer.discard(part.name, part.revision)
     assert await bench.destination.stat(part.name) is None
 
 
 async def test_discarding_takes_exactly_that_generation(bench: Bench) -> None:
     part = await bench.put(f"{PARTS_PREFIX}one", b"1")
-    await bench.composer.discard(part.name, part.generation + 1)
+    await bench.composer.discard(part.name, another(part))
     assert await bench.destination.stat(part.name) == part
 
 
@@ -230,8 +240,8 @@ async def test_a_listing_tells_name_generation_and_age(bench: Bench) -> None:
     parts = await bench.parts()
     await bench.put("elsewhere", b"1")
     listed = await bench.listed()
-    assert [(found.name, found.generation) for found in listed] == [
-        (part.name, part.generation) for part in parts
+    assert [(found.name, found.revision) for found in listed] == [
+        (part.name, part.revision) for part in parts
     ]
     now = datetime.now(UTC).timestamp()
     assert all(abs(found.created - now) < 300 for found in listed)
@@ -258,7 +268,7 @@ async def test_a_discarded_part_leaves_no_old_version_to_be_paid_for(double: Ben
     assert double.gcs is not None
     double.gcs.set_rules("replica", BucketRules(versioned=True))
     part = await double.put(f"{PARTS_PREFIX}one", b"1")
-    await double.composer.discard(part.name, part.generation)
+    await double.composer.discard(part.name, part.revision)
     assert double.gcs.noncurrent("replica") == []
 
 

@@ -16,7 +16,7 @@ from consumer.adapters.gcs import GcsDestination
 from consumer.adapters.gcs_auth import NoToken
 from consumer.adapters.http import HttpClient
 from consumer.errors import Kind, PreconditionFailed, Reason, ReplicatorError, SessionGone
-from consumer.model import CarriedMetadata, Event, NewObject, Replica
+from consumer.model import ABSENT, CarriedMetadata, Event, NewObject, Replica, Revision
 from consumer.transfer import CHUNK
 from tests.doubles.strict_gcs import StrictGcs
 from tests.emulators import servers
@@ -66,6 +66,12 @@ class Nobody:
     def emit(self, event: Event, /) -> None: ...
 
 
+def another(replica: Replica) -> Revision:
+    """A revision that nothing ever had."""
+    assert isinstance(replica.revision, int)
+    return replica.revision + 1
+
+
 @dataclass
 class Bench:
     """A store under test, and the test's own way around it."""
@@ -74,8 +80,12 @@ class Bench:
     http: HttpClient
     url: str
 
+    @property
+    def bucket(self) -> str:
+        return self.destination.uri("").removeprefix("gs://").rstrip("/")
+
     async def content(self, name: str) -> bytes:
-        path = f"{self.url}/storage/v1/b/{self.destination.bucket}/o/{quote(name, safe='')}?alt=media"
+        path = f"{self.url}/storage/v1/b/{self.bucket}/o/{quote(name, safe='')}?alt=media"
         # Otherwise a gzip object would be unpacked on the way, or be tried to.
         headers = {"Accept-Encoding": "gzip"}
         async with self.http.request("GET", path, "download", headers) as response:
@@ -85,12 +95,14 @@ class Bench:
     def over(self, bucket: str) -> GcsDestination:
         return GcsDestination(self.http, NoToken(), Nobody(), bucket=bucket, endpoint=self.url)
 
-    async def create(self, name: str = "name", data: bytes = SMALL, if_generation: int = 0) -> Replica:
-        new = NewObject(name, len(data), if_generation, CARRIED, METADATA)
+    async def create(
+        self, name: str = "name", data: bytes = SMALL, if_revision: Revision = ABSENT
+    ) -> Replica:
+        new = NewObject(name, len(data), if_revision, CARRIED, METADATA)
         return await self.destination.create(new, [data[:7], data[7:]], google_crc32c.value(data))
 
-    def large(self, if_generation: int = 0) -> NewObject:
-        return NewObject("name", len(LARGE), if_generation, CARRIED, METADATA)
+    def large(self, if_revision: Revision = ABSENT) -> NewObject:
+        return NewObject("name", len(LARGE), if_revision, CARRIED, METADATA)
 
 
 @pytest.fixture(scope="session")
@@ -151,14 +163,14 @@ async def test_a_created_object_is_what_was_given(bench: Bench, size: int) -> No
 
     assert (created.name, created.size) == ("name", size)
     assert created.crc32c == google_crc32c.value(data)
-    assert created.generation > 0
+    assert created.revision != ABSENT
     assert await bench.destination.stat("name") == created
     assert dict(created.metadata) == {**CARRIED.user, **METADATA}
 
 
 async def test_what_it_carries_is_kept(bench: Bench) -> None:
     await bench.create()
-    path = f"{bench.url}/storage/v1/b/{bench.destination.bucket}/o/name"
+    path = f"{bench.url}/storage/v1/b/{bench.bucket}/o/name"
     async with bench.http.request("GET", path, "look") as response:
         resource = json.loads(await response.read())
     assert resource["contentType"] == CARRIED.content_type
@@ -173,7 +185,7 @@ async def test_a_name_is_kept_exactly(bench: Bench, name: str) -> None:
     created = await bench.create(name)
     found = await bench.destination.stat(name)
     assert (created.name, found) == (name, created)
-    await bench.destination.delete(name, created.generation)
+    await bench.destination.delete(name, created.revision)
     assert await bench.destination.stat(name) is None
 
 
@@ -187,15 +199,15 @@ async def test_a_wrong_hash_is_refused_and_nothing_is_seen(bench: Bench) -> None
 
 async def test_a_write_replaces_exactly_the_expected_generation(bench: Bench) -> None:
     first = await bench.create()
-    for wrong in (0, first.generation + 1):
+    for wrong in (ABSENT, another(first)):
         with pytest.raises(PreconditionFailed) as caught:
-            await bench.create(data=b"second", if_generation=wrong)
+            await bench.create(data=b"second", if_revision=wrong)
         assert not caught.value.maybe_ours
     assert await bench.content("name") == SMALL
 
-    second = await bench.create(data=b"second", if_generation=first.generation)
+    second = await bench.create(data=b"second", if_revision=first.revision)
 
-    assert second.generation != first.generation
+    assert second.revision != first.revision
     assert await bench.content("name") == b"second"
 
 
@@ -205,14 +217,14 @@ async def test_a_write_replaces_exactly_the_expected_generation(bench: Bench) ->
 async def test_a_delete_takes_exactly_the_expected_generation(bench: Bench) -> None:
     created = await bench.create()
     with pytest.raises(PreconditionFailed):
-        await bench.destination.delete("name", created.generation + 1)
+        await bench.destination.delete("name", another(created))
     assert await bench.destination.stat("name") == created
 
 
 async def test_a_delete_of_what_is_gone_is_no_error(bench: Bench) -> None:
     created = await bench.create()
-    await bench.destination.delete("name", created.generation)
-    await bench.destination.delete("name", created.generation)
+    await bench.destination.delete("name", created.revision)
+    await bench.destination.delete("name", created.revision)
     assert await bench.destination.stat("name") is None
 
 
@@ -273,7 +285,7 @@ async def test_a_session_at_a_wrong_generation_is_refused_sooner_or_later(bench:
     first = await bench.create()
 
     async def write() -> None:
-        session = await bench.destination.start_session(bench.large(first.generation + 1))
+        session = await bench.destination.start_session(bench.large(another(first)))
         await session.send(0, HEAD_END, pieces(LARGE[:HEAD_END]))
         await session.commit(HEAD_END, LARGE[HEAD_END:], google_crc32c.value(LARGE))
 
@@ -284,7 +296,7 @@ async def test_a_session_at_a_wrong_generation_is_refused_sooner_or_later(bench:
 
 async def test_a_session_replaces_exactly_its_generation(bench: Bench) -> None:
     first = await bench.create()
-    session = await bench.destination.start_session(bench.large(first.generation))
+    session = await bench.destination.start_session(bench.large(first.revision))
     await session.send(0, HEAD_END, pieces(LARGE[:HEAD_END]))
     await session.commit(HEAD_END, LARGE[HEAD_END:], google_crc32c.value(LARGE))
     assert await bench.content("name") == LARGE

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from consumer import identity
 from consumer.errors import PreconditionFailed, Reason, ReplicatorError
-from consumer.model import CarriedMetadata, NewObject, ObjectRef, Replica, SourceObject
+from consumer.model import CarriedMetadata, NewObject, ObjectRef, Replica, Revision, SourceObject
 from consumer.transfer import CHUNK
 from tests.doubles.memory_queue import MemoryQueue
 from tests.doubles.memory_stores import (
@@ -52,11 +52,11 @@ class ScheduledDestination(MemoryDestination):
                 error.maybe_ours = True
                 raise
 
-    async def delete(self, name: str, if_generation: int) -> None:
+    async def delete(self, name: str, if_revision: Revision) -> None:
         try:
-            await super().delete(name, if_generation)
+            await super().delete(name, if_revision)
         except AnswerLost:
-            await super().delete(name, if_generation)
+            await super().delete(name, if_revision)
 
     def commit(self, new: NewObject, data: bytes, promised_crc32c: int) -> Replica:
         assert any(self._is(new, data, state) for state in self._states(new)), (
@@ -92,7 +92,11 @@ class Notification:
         told["s3"]["object"]["sequencer"] = f"{self.number:016X}"
         if self.state is not None:
             source = self.state.source
-            told["s3"]["object"] |= {"eTag": source.etag, "size": source.size, "versionId": source.version_id}
+            told["s3"]["object"] |= {
+                "eTag": source.revision,
+                "size": source.size,
+                "versionId": source.version_id,
+            }
         return told
 
 
@@ -251,7 +255,7 @@ def _is_replica(stored: StoredReplica, state: SourceState) -> bool:
     return (
         stored.data == state.data
         and stored.carried == source.carried
-        and metadata.get("replicator-etag") == source.etag
+        and metadata.get("replicator-etag") == source.revision
         and metadata.get("replicator-version-id") == source.version_id
         and metadata.get("replicator-last-modified")
         == datetime.fromtimestamp(source.last_modified, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

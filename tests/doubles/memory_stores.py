@@ -29,7 +29,16 @@ from consumer.errors import (
     SourceChanged,
     SourceGone,
 )
-from consumer.model import CarriedMetadata, ListedObject, NewObject, ObjectRef, Replica, SourceObject
+from consumer.model import (
+    ABSENT,
+    CarriedMetadata,
+    ListedObject,
+    NewObject,
+    ObjectRef,
+    Replica,
+    Revision,
+    SourceObject,
+)
 from consumer.parts import COMPOSE_MOST
 from consumer.transfer import CHUNK
 
@@ -145,7 +154,7 @@ class MemorySource:
     ) -> AsyncIterator[MemoryStream]:
         await self.steps.reach("open", ref.key)
         state = self._state(ref)
-        if pin is not None and pin.etag != state.source.etag:
+        if pin is not None and pin.revision != state.source.revision:
             raise SourceChanged(
                 Reason.SOURCE_CHANGED, f"{ref.uri} changed while it was read", operation="s3:GetObject"
             )
@@ -267,9 +276,8 @@ class MemoryDestination:
 
     # --- ports.DestinationStore ---
 
-    @property
-    def bucket(self) -> str:
-        return self._bucket
+    def uri(self, name: str) -> str:
+        return f"gs://{self._bucket}/{name}"
 
     async def stat(self, name: str) -> Replica | None:
         await self.steps.reach("stat", name)
@@ -284,15 +292,15 @@ class MemoryDestination:
 
     async def start_session(self, new: NewObject) -> MemorySession:
         await self.steps.reach("start_session", new.name)
-        self._require(new.name, new.if_generation, "storage.objects.create")
+        self._require(new.name, new.if_revision, "storage.objects.create")
         session = MemorySession(self, new)
         self.sessions.append(session)
         return session
 
-    async def delete(self, name: str, if_generation: int) -> None:
+    async def delete(self, name: str, if_revision: Revision) -> None:
         await self.steps.reach("delete", name)
         if name in self.objects:
-            self._require(name, if_generation, "storage.objects.delete")
+            self._require(name, if_revision, "storage.objects.delete")
             self.remove(name)
         await self.steps.reach("deleted", name)
 
@@ -311,7 +319,7 @@ class MemoryDestination:
                 "the bytes do not match their CRC32C",
                 operation="storage.objects.create",
             )
-        self._require(new.name, new.if_generation, "storage.objects.create")
+        self._require(new.name, new.if_revision, "storage.objects.create")
         return self.put(new.name, data, metadata=new.metadata, carried=new.carried, temporary=new.temporary)
 
     # --- ports.Composer ---
@@ -328,16 +336,16 @@ class MemoryDestination:
             stored = self.objects.get(part.name)
             if stored is None:
                 raise SessionGone(Reason.SESSION_LOST, "a part is gone", operation="storage.objects.create")
-            self._require(part.name, part.generation, "storage.objects.create")
+            self._require(part.name, part.revision, "storage.objects.create")
             data += stored.data
         replica = self.commit(new, data, crc32c(data))
         await self.steps.reach("composed", new.name)
         return replica
 
-    async def discard(self, name: str, generation: int) -> None:
+    async def discard(self, name: str, revision: Revision) -> None:
         await self.steps.reach("discard", name)
         stored = self.objects.get(name)
-        if stored is not None and stored.replica.generation == generation:
+        if stored is not None and stored.replica.revision == revision:
             self.remove(name)
         await self.steps.reach("discarded", name)
 
@@ -346,14 +354,14 @@ class MemoryDestination:
         for start in range(0, len(names), 2):
             await self.steps.reach("listing")
             found = [self.objects[name] for name in names[start : start + 2] if name in self.objects]
-            yield [ListedObject(one.replica.name, one.replica.generation, one.created) for one in found]
+            yield [ListedObject(one.replica.name, one.replica.revision, one.created) for one in found]
 
-    def _require(self, name: str, if_generation: int, operation: str) -> None:
+    def _require(self, name: str, if_revision: Revision, operation: str) -> None:
         stored = self.objects.get(name)
-        generation = stored.replica.generation if stored else 0
-        if generation != if_generation:
+        revision = stored.replica.revision if stored else ABSENT
+        if revision != if_revision:
             raise PreconditionFailed(
-                Reason.CONTENTION, f"the generation is {generation}, not {if_generation}", operation=operation
+                Reason.CONTENTION, f"the revision is {revision}, not {if_revision}", operation=operation
             )
 
 

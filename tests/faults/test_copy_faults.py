@@ -50,7 +50,7 @@ async def test_a_new_small_object_costs_one_get_and_one_upload(lab: Lab) -> None
     stored = lab.replica()
     assert stored is not None
     assert stored.data == DATA
-    assert (outcome.generation, outcome.crc32c, outcome.size) == (stored.generation, stored.crc32c, len(DATA))
+    assert (outcome.revision, outcome.crc32c, outcome.size) == (stored.generation, stored.crc32c, len(DATA))
     assert outcome.destination == f"gs://{DESTINATION}/{KEY}"
 
 
@@ -63,7 +63,7 @@ async def test_a_duplicate_is_told_apart_and_writes_nothing(lab: Lab) -> None:
     assert [(outcome.result, outcome.reason) for outcome in again] == [
         (Result.ALREADY_REPLICATED, Reason.SAME_IDENTITY)
     ] * 2
-    assert again[0].generation == first.generation
+    assert again[0].revision == first.revision
     assert len(lab.seen()) == 1
 
 
@@ -90,7 +90,7 @@ async def test_an_event_that_comes_again_costs_one_look_at_the_destination(lab: 
     again = await lab.replicate_event(event, optimistic=False)
 
     assert (again.result, again.reason) == (Result.ALREADY_REPLICATED, Reason.SAME_EVENT)
-    assert (again.generation, again.crc32c, again.verification) == (first.generation, first.crc32c, "md5")
+    assert (again.revision, again.crc32c, again.verification) == (first.revision, first.crc32c, "md5")
     assert lab.s3.counts() == reads
     assert [request.operation for request in lab.gcs.requests] == ["stat"]
 
@@ -136,7 +136,7 @@ async def test_a_changed_source_replaces_exactly_its_old_replica(lab: Lab) -> No
 
     assert (outcome.result, outcome.reason) == (Result.COPIED, Reason.OVERWRITTEN)
     upload = next(request for request in lab.gcs.requests if request.operation == "multipart")
-    assert upload.query["ifGenerationMatch"] == str(first.generation)
+    assert upload.query["ifGenerationMatch"] == str(first.revision)
 
 
 async def test_a_metadata_only_change_is_copied_too(lab: Lab) -> None:
@@ -238,7 +238,7 @@ async def test_a_lost_answer_of_a_create_is_known_as_our_own_write(lab: Lab) -> 
 
     stored = lab.replica()
     assert stored is not None
-    assert (outcome.result, outcome.reason, outcome.generation) == (
+    assert (outcome.result, outcome.reason, outcome.revision) == (
         Result.COPIED,
         Reason.CREATED,
         stored.generation,
@@ -271,7 +271,7 @@ async def test_a_lost_answer_of_a_streamed_commit_is_found_by_asking_the_session
     assert (outcome.result, outcome.reason) == (Result.COPIED, Reason.CREATED)
     stored = lab.replica()
     assert stored is not None
-    assert (stored.data, outcome.generation) == (LARGE, stored.generation)
+    assert (stored.data, outcome.revision) == (LARGE, stored.generation)
 
 
 async def test_a_session_that_is_gone_is_started_over(lab: Lab) -> None:

@@ -10,29 +10,30 @@ from typing import Any
 
 import pytest
 
+from consumer import decide as table
 from consumer import identity
 from consumer.decide import (
     Compare,
     Copy,
+    Decision,
     Delete,
     Done,
     ForeignRule,
     MissingRule,
     Policy,
     Refuse,
-    decide,
     decide_unread,
     may_be_marked,
 )
 from consumer.errors import Kind, Reason
-from consumer.model import EventKind, ObjectEvent, ObjectRef, Replica, Result, SourceObject
+from consumer.model import ABSENT, EventKind, ObjectEvent, ObjectRef, Replica, Result, SourceObject, Store
 from tests.doubles.memory_stores import crc32c
 
 REF = ObjectRef("source", "a/key")
 DATA = b"the bytes"
 ETAG = hashlib.md5(DATA).hexdigest()
 SOURCE = SourceObject(REF, len(DATA), ETAG, 1_700_000_000, md5_etag=True)
-OPAQUE = replace(SOURCE, etag="0" * 32 + "-3", md5_etag=False)
+OPAQUE = replace(SOURCE, revision="0" * 32 + "-3", md5_etag=False)
 """A source that offers no hash of its whole bytes."""
 
 OURS = Replica("a/key", 7, len(DATA), crc32c(DATA), metadata=identity.identity(SOURCE))
@@ -52,8 +53,22 @@ POLICIES = [
 ]
 
 
+DESTINATION = "gs://replicas/a/key"
+
+
 def event(kind: EventKind) -> ObjectEvent:
     return ObjectEvent(kind, REF)
+
+
+def decide(
+    event: ObjectEvent,
+    source: SourceObject | None,
+    replica: Replica | None,
+    policy: Policy,
+    *,
+    source_crc32c: int | None = None,
+) -> Decision:
+    return table.decide(event, source, replica, policy, DESTINATION, source_crc32c=source_crc32c)
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
@@ -61,9 +76,11 @@ def event(kind: EventKind) -> ObjectEvent:
 class TestPresentWhateverTheEventSays:
     """The event's kind and the policy on missing objects never matter while the source is there."""
 
-    def test_an_absent_destination_is_written_at_generation_0(self, kind: EventKind, policy: Policy) -> None:
+    def test_an_absent_destination_is_written_where_nothing_may_be(
+        self, kind: EventKind, policy: Policy
+    ) -> None:
         decision = decide(event(kind), SOURCE, None, policy)
-        assert decision == Copy(0)
+        assert decision == Copy(ABSENT)
 
     def test_our_replica_of_this_very_state_is_left_alone(self, kind: EventKind, policy: Policy) -> None:
         assert decide(event(kind), SOURCE, OURS, policy) == Done(
@@ -243,3 +260,59 @@ class TestAnsweredBefore:
         self, replaced: Replica | None, policy: Policy, may: bool
     ) -> None:
         assert may_be_marked(replaced, policy) is may
+
+
+class TestBothWays:
+    """A route leads back, too: nothing goes round, and of two writers the later one counts, whoever asks."""
+
+    POLICY = Policy(both_ways=True)
+    ELSEWHERE = ObjectRef("replicas", "a/key", Store.GCS)
+    REPLICA = replace(SOURCE, replica_of=DESTINATION)
+    ORIGINAL = replace(DIFFERENT, modified=SOURCE.last_modified)
+
+    @pytest.mark.parametrize("replica", [None, OURS, DIFFERENT, FOREIGN, ANOTHER_BUCKETS], ids=str)
+    @pytest.mark.parametrize("policy", [POLICY, *POLICIES], ids=str)
+    @pytest.mark.parametrize("kind", HINTS)
+    def test_what_was_made_of_the_destination_never_goes_back(
+        self, kind: EventKind, policy: Policy, replica: Replica | None
+    ) -> None:
+        decision = decide(event(kind), self.REPLICA, replica, policy)
+        assert decision == Done(Result.IGNORED, Reason.OWN_REPLICA)
+
+    def test_what_was_made_of_something_else_is_copied(self) -> None:
+        source = replace(SOURCE, replica_of="gs://elsewhere/a/key")
+        assert decide(event(EventKind.CREATED), source, None, self.POLICY) == Copy(ABSENT)
+
+    @pytest.mark.parametrize(("seconds", "copies"), [(-1, True), (1, False)])
+    def test_the_later_of_two_originals_counts(self, seconds: int, copies: bool) -> None:
+        there = replace(DIFFERENT, modified=SOURCE.last_modified + seconds)
+        decision = decide(event(EventKind.CREATED), SOURCE, there, self.POLICY)
+        assert decision == (
+            Copy(there.revision) if copies else Done(Result.IGNORED, Reason.NEWER_AT_DESTINATION)
+        )
+
+    def test_within_one_second_both_directions_come_to_the_same_answer(self) -> None:
+        forth = decide(event(EventKind.CREATED), SOURCE, self.ORIGINAL, self.POLICY)
+        back = table.decide(
+            ObjectEvent(EventKind.CREATED, self.ELSEWHERE),
+            replace(SOURCE, ref=self.ELSEWHERE, revision="9", md5_etag=False),
+            replace(self.ORIGINAL, revision="etag"),
+            self.POLICY,
+            REF.uri,
+            source_crc32c=crc32c(DATA),
+        )
+        assert (forth, back) == (Copy(9), Done(Result.IGNORED, Reason.NEWER_AT_DESTINATION))
+
+    def test_equal_originals_are_left_as_they_are(self) -> None:
+        there = replace(FOREIGN, modified=SOURCE.last_modified + 1)
+        assert decide(event(EventKind.CREATED), SOURCE, there, self.POLICY) == Done(
+            Result.ADOPTED, Reason.SAME_CONTENT
+        )
+
+    def test_a_replica_of_something_else_is_a_stranger_s(self) -> None:
+        decision = decide(event(EventKind.CREATED), SOURCE, ANOTHER_BUCKETS, self.POLICY)
+        assert isinstance(decision, Refuse)
+
+    def test_one_way_a_stranger_s_object_is_no_rival(self) -> None:
+        older = replace(DIFFERENT, modified=SOURCE.last_modified - 1)
+        assert isinstance(decide(event(EventKind.CREATED), SOURCE, older, Policy()), Refuse)

@@ -46,7 +46,7 @@ CHANGES = {
     "another bucket": {"ref": ObjectRef("another", "a/ä key")},
     "another key": {"ref": ObjectRef("source", "b")},
     "the same ETag at another time": {"last_modified": 1_700_000_001},
-    "another ETag": {"etag": "other"},
+    "another ETag": {"revision": "other"},
     "another size": {"size": 10},
     "another version": {"version_id": "v2"},
     "no version any more": {"version_id": None},

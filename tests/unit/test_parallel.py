@@ -265,7 +265,7 @@ async def test_parts_of_the_source_prove_over_many_streams() -> None:
 
 async def test_without_any_promise_of_the_source_the_grade_is_transport_as_ever() -> None:
     lab = Lab()
-    source = replace(lab.put(), checksums={}, md5_etag=False, etag="opaque")
+    source = replace(lab.put(), checksums={}, md5_etag=False, revision="opaque")
     lab.source.put_state(SourceState(source, DATA))
     outcome = await lab.replicate()
     lab.assert_replicated(outcome)

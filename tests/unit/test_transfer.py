@@ -150,7 +150,7 @@ class Bench:
         assert stored is not None
         assert stored.data == data
         assert [state.size for state in self.gcs.history(BUCKET, NAME)] == [len(data)]
-        assert (replica.generation, replica.size) == (stored.generation, len(data))
+        assert (replica.revision, replica.size) == (stored.generation, len(data))
         assert replica.crc32c == google_crc32c.value(data)
 
     def assert_nothing_left(self) -> None:
@@ -346,7 +346,7 @@ async def test_a_second_read_with_other_bytes_never_becomes_an_object(bench: Ben
         bench.gcs.clear_faults()
         bench.gcs.inject(Fault("resumable_put", at="body", after_bytes=9, cut=True))
     source = Source(script=[Read(), Read(corrupt_at=corrupt_at)])
-    source.source = replace(source.source, etag="opaque", md5_etag=False)
+    source.source = replace(source.source, revision="opaque", md5_etag=False)
 
     with pytest.raises(ReplicatorError) as caught:
         await bench.large(source)
