@@ -63,14 +63,14 @@ class GcsRequests:
             method, url, operation, {**authorization, **headers} if headers else authorization, data
         ).open()
 
-    async def look_for_bucket(self, bucket_url: str, operation: str) -> tuple[int, bytes]:
-        """Status and body of what the bucket answers when an object's bare "not found" leaves open whether it exists.
-
-        404 only when it knows neither of two questions; a refusal says that there is a bucket: we need no right to
-        either of them.
+    async def look_for_bucket(
+        self, bucket_url: str, operation: str, query: str = "maxResults=1&fields=kind"
+    ) -> tuple[int, bytes]:
+        """Status and body of what the bucket answers, where a "not found" leaves open whether it exists: to a listing,
+        or, when that is not found either, to a question about itself. A refusal, too, says that there is a bucket.
         """
         status, body = 404, b""
-        for url in (f"{bucket_url}/o?maxResults=1&fields=kind", f"{bucket_url}?fields=name"):
+        for url in (f"{bucket_url}/o?{query}", f"{bucket_url}?fields=name"):
             async with await self.request("GET", url, operation) as response:
                 status, body = response.status, await response.read()
             if status != 404:

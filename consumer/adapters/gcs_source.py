@@ -7,6 +7,7 @@ metagenerations: https://cloud.google.com/storage/docs/metadata#generation-numbe
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -187,14 +188,23 @@ class GcsSource:
     # --- refusals -----------------------------------------------------------------------------------------------
 
     async def _missing(self, ref: ObjectRef, body: bytes) -> ReplicatorError:
-        """What a 404 for an object means; when it does not say so itself, its bucket is asked."""
+        """What a 404 for an object means; when it does not say so itself, its bucket is asked for a listing."""
         if is_missing_bucket(404, body):
             return translate_gcs_source_error(ref, 404, body, READ)
         if not is_missing_object(body):
-            status, answer = await self._requests.look_for_bucket(self._bucket_url(ref), READ)
-            # A refusal proves a bucket only when it is Cloud Storage's own word.
-            if status != 200 and not (status == 403 and tells_a_reason(answer)):
+            query = f"prefix={quote(ref.key, safe='')}&maxResults=1&fields=items(name)"
+            status, answer = await self._requests.look_for_bucket(self._bucket_url(ref), READ, query)
+            # We need no right to list; but then Cloud Storage itself must have said that nothing was found.
+            may_not_list = status == 403 and tells_a_reason(body) and tells_a_reason(answer)
+            if status != 200 and not may_not_list:
                 return translate_gcs_source_error(ref, status, answer, READ)
+            if status == 200 and not _is_without(answer, ref.key):
+                return ReplicatorError(
+                    Reason.UNEXPECTED,
+                    f"GCS answered 404 without a reason for {ref.uri}, though its bucket lists it",
+                    hint="see whether a proxy on the way answers in its stead",
+                    operation=READ,
+                )
         return SourceGone(Reason.SOURCE_MISSING, f"{ref.uri} does not exist", operation=READ)
 
     def _refusal(self, ref: ObjectRef, response: Exchange, body: bytes) -> ReplicatorError:
@@ -205,6 +215,14 @@ class GcsSource:
 
     def _url(self, ref: ObjectRef) -> str:
         return f"{self._bucket_url(ref)}/o/{quote(ref.key, safe='')}"
+
+
+def _is_without(listing: bytes, name: str) -> bool:
+    """Whether this is a listing from `name` on, and it is not in it."""
+    try:
+        return all(item["name"] != name for item in json.loads(listing).get("items") or [])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _check_as_stored(source: SourceObject, response: Exchange, expected: int) -> None:

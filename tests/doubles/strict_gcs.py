@@ -207,6 +207,11 @@ class StrictGcs:
         with self._store.as_other_writer():
             return self._store.commit(draft, digest, None if self._discard else bytes(data))
 
+    def change(self, bucket: str, name: str, document: Mapping[str, Any]) -> StoredObject:
+        """Change an object's metadata (a patch of its resource) as another writer would."""
+        with self._store.as_other_writer():
+            return self._store.patch(bucket, name, None, Preconditions(), document)
+
     def remove(self, bucket: str, name: str) -> None:
         """Delete an object as another writer would."""
         with self._store.as_other_writer():
