@@ -130,7 +130,7 @@ class GcsSource:
             try:
                 resource = await read_resource(response)
                 return _State(_source_object(ref, resource), _text(resource.get("metageneration")))
-            except (KeyError, ValueError, TypeError) as error:
+            except (KeyError, ValueError, TypeError, AttributeError) as error:
                 raise ReplicatorError(
                     Reason.SERVER_ERROR,
                     f"what answered for {ref.uri} is not Cloud Storage: it describes no object",
@@ -253,7 +253,7 @@ def _check_as_stored(source: SourceObject, response: Exchange, expected: int) ->
 
 
 def _source_object(ref: ObjectRef, resource: Mapping[str, Any]) -> SourceObject:
-    """KeyError, ValueError or TypeError when it is no object resource."""
+    """KeyError, ValueError, TypeError or AttributeError when it is no object resource."""
     metadata = {str(name): str(value) for name, value in (resource.get("metadata") or {}).items()}
     checksums = {"crc32c": resource.get("crc32c"), "md5": resource.get("md5Hash")}
     return SourceObject(
