@@ -60,7 +60,6 @@ _BY_STATUS: Final[dict[int, Reason]] = {
     503: Reason.THROTTLED,
 }
 _HINTS: Final[dict[Reason, str]] = {
-    Reason.ENDPOINT_UNREACHABLE: "give HTTP_PROXY or HTTPS_PROXY the proxy's user name and password",
     Reason.SOURCE_BUCKET_MISSING: "create the bucket, or stop its events",
     Reason.CREDENTIALS: "check the AWS credentials and that their session has not expired",
     Reason.CLOCK_SKEW: "set this machine's clock (NTP)",
@@ -99,8 +98,6 @@ def translate_s3_error(
 
 
 def _reason(status: int, code: str, message: str) -> Reason:
-    if status == 407:  # the word of a proxy in between: about no object, whatever it was asked for
-        return Reason.ENDPOINT_UNREACHABLE
     if status == 400 and "Server Side Encryption" in message:
         return Reason.CUSTOMER_KEY
     if code.startswith("KMS"):
