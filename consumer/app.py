@@ -12,31 +12,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from consumer import __version__
-from consumer.adapters.aws import AwsCredentials, AwsSession, Endpoints, new_aws_session
-from consumer.adapters.gcs import GcsDestination
-from consumer.adapters.gcs_auth import GoogleToken, NoToken
-from consumer.adapters.gcs_compose import GcsComposer
-from consumer.adapters.http import HttpClient
-from consumer.adapters.s3 import S3Source
 from consumer.adapters.sqs import SqsQueue
 from consumer.adapters.sqs_calls import SqsCalls
 from consumer.adapters.sqs_endpoint import find_sqs_endpoint
-from consumer.admission import MemoryBudget, Slots
 from consumer.api_port import ApiConfig, Service
 from consumer.checks import Check, Patience, Status, check_destination, check_parts, check_queue, check_source
 from consumer.daemon import Daemon
-from consumer.decide import ForeignRule, MissingRule, Policy
+from consumer.engine import Engine, open_engine
 from consumer.errors import EndpointError
 from consumer.lease import LeaseKeeper
 from consumer.metrics import Metrics
 from consumer.model import Event, ObjectFinished, ObjectRef, Outcome
 from consumer.observe import Telemetry
-from consumer.parallel import GiantCopies
 from consumer.pause import Gate
 from consumer.pipeline import Pipeline
-from consumer.ports import Observer
+from consumer.ports import DestinationStore, Observer, SourceStore
 from consumer.replay import Replays
-from consumer.replicate import Replicator
 from consumer.settings import Settings
 from consumer.settle import RetryPolicy
 from consumer.sweep import keep_swept
@@ -49,94 +40,20 @@ T = TypeVar("T")
 _LAST_ANSWERS_SECONDS: Final = 0.5
 """For the sidecar's last answers; the requests themselves were waited for by the drain."""
 
-GOOGLE_ENDPOINT: Final = "https://storage.googleapis.com"
 
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """The stores and the engine between them."""
-
-    source: S3Source
-    destination: GcsDestination
-    composer: GcsComposer
-    replicator: Replicator
-    slots: Slots
-    budget: MemoryBudget
-    http: HttpClient
-    aws: AwsSession
-    credentials: AwsCredentials
-
-
-@asynccontextmanager
-async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[Engine]:
-    """The engine on the stores that the settings name; nothing is asked of them yet."""
-    secret, token = settings.aws_secret_access_key, settings.aws_session_token
-    aws = new_aws_session(
-        settings.aws_region,
-        settings.aws_access_key_id,
-        secret.get_secret_value() if secret else None,
-        token.get_secret_value() if token else None,
+def _first_stores(engine: Engine) -> tuple[SourceStore, DestinationStore]:
+    route = engine.routes[0]
+    return engine.stores.source(route.source.store), engine.stores.destination(
+        route.destination.store, route.destination.bucket
     )
-    credentials = AwsCredentials(aws)
-    async with HttpClient() as http:
-        source = S3Source(
-            http,
-            credentials,
-            Endpoints(aws, settings.s3_endpoint_url),
-            observer,
-            region=settings.aws_region,
-            custom_endpoint=settings.s3_endpoint_url is not None,
-            request_payer=settings.s3_request_payer,
-        )
-        emulator = settings.storage_emulator_host
-        credentials_file = settings.google_application_credentials
-        destination = GcsDestination(
-            http,
-            NoToken() if emulator else GoogleToken(str(credentials_file) if credentials_file else None),
-            observer,
-            bucket=settings.gcs_bucket_name,
-            endpoint=emulator or GOOGLE_ENDPOINT,
-        )
-        composer = GcsComposer(
-            destination.client,
-            observer,
-            bucket=settings.gcs_bucket_name,
-            endpoint=emulator or GOOGLE_ENDPOINT,
-        )
-        slots = Slots(settings.concurrency)
-        budget = MemoryBudget(settings.memory_budget_bytes)
-        replicator = Replicator(
-            source,
-            destination,
-            budget,
-            observer,
-            policy=Policy(
-                settings.replicate_deletes,
-                MissingRule(settings.on_missing_object),
-                ForeignRule(settings.on_foreign_object),
-            ),
-            key_prefix=settings.gcs_key_prefix,
-            bucket_allowed=settings.allowed,
-            giants=GiantCopies(
-                source,
-                destination,
-                composer,
-                slots,
-                budget,
-                observer,
-                threshold=settings.parallel_threshold_bytes,
-                streams=settings.parallel_streams,
-            ),
-        )
-        yield Engine(source, destination, composer, replicator, slots, budget, http, aws, credentials)
 
 
 def new_queue(settings: Settings, engine: Engine, observer: Observer) -> SqsQueue:
     """The queue that the settings name."""
     assert settings.sqs_queue_url is not None
-    endpoint = find_sqs_endpoint(settings.aws_region, settings.sqs_endpoint_url, engine.aws.botocore)
+    endpoint = find_sqs_endpoint(settings.aws_region, settings.sqs_endpoint_url, engine.stores.aws.botocore)
     return SqsQueue(
-        SqsCalls(engine.http, engine.credentials, endpoint, observer),
+        SqsCalls(engine.http, engine.stores.aws_credentials, endpoint, observer),
         settings.sqs_queue_url,
         dlq_url=settings.sqs_dlq_url,
         wait_seconds=settings.sqs_wait_time_seconds,
@@ -147,11 +64,14 @@ def new_queue(settings: Settings, engine: Engine, observer: Observer) -> SqsQueu
 async def run_checks(settings: Settings, engine: Engine, queue: SqsQueue | None) -> list[Check]:
     """All start-up checks side by side, each tried until the time for start-up is over."""
     patience = Patience(settings.startup_timeout_seconds, time.monotonic)
-    checks = [
-        check_source(engine.source, settings, patience),
-        check_destination(engine.destination, settings, patience),
-        check_parts(engine.composer, settings, patience),
-    ]
+    stores, checks = engine.stores, []
+    for place in dict.fromkeys(route.source.root for route in engine.routes):
+        checks.append(check_source(stores.source(place.store), place, settings, patience))
+    for place in dict.fromkeys(route.destination.root for route in engine.routes):
+        destination = stores.destination(place.store, place.bucket)
+        checks.append(check_destination(destination, place, settings, patience))
+    for bucket, composer in engine.composers.items():
+        checks.append(check_parts(composer, bucket, settings, patience))
     if queue is not None:
         checks.append(check_queue(queue, settings, patience))
     return [check for group in await asyncio.gather(*checks) for check in group]
@@ -170,8 +90,8 @@ async def replicate_objects(settings: Settings, refs: Sequence[ObjectRef]) -> As
     async with open_engine(settings, telemetry) as engine, asyncio.TaskGroup() as group:
         checks = await run_checks(settings, engine, None)
         raise_failed(checks)
-        gate = Gate(engine.source, engine.destination, None, telemetry, time.monotonic)
-        replays = Replays(engine.replicator, engine.slots, gate, _ExceptOutcomes(telemetry), origin="cli")
+        gate = Gate(*_first_stores(engine), None, telemetry, time.monotonic)
+        replays = Replays(engine.router, engine.slots, gate, _ExceptOutcomes(telemetry), origin="cli")
         for outcome in [group.create_task(replays.replicate(ref, 86_400.0)) for ref in refs]:
             yield await outcome
 
@@ -220,12 +140,12 @@ def new_daemon(
     watches_queue: bool = True,
 ) -> Daemon:
     """The daemon between these stores and this queue; it has not begun."""
-    gate = Gate(engine.source, engine.destination, queue, observer, time.monotonic)
+    gate = Gate(*_first_stores(engine), queue, observer, time.monotonic)
     clock = asyncio.get_running_loop().time
     leases = LeaseKeeper(queue, observer, clock)
     pipeline = Pipeline(
         queue,
-        engine.replicator,
+        engine.router,
         leases,
         engine.slots,
         gate,
@@ -243,7 +163,7 @@ def new_daemon(
     return Daemon(
         queue,
         pipeline,
-        Replays(engine.replicator, engine.slots, gate, observer, origin="http"),
+        Replays(engine.router, engine.slots, gate, observer, origin="http"),
         leases,
         gate,
         engine.slots,
@@ -251,7 +171,9 @@ def new_daemon(
         render_metrics=metrics.render,
         bucket_allowed=settings.allowed,
         # One of a pod's processes is enough for both.
-        sweep=partial(keep_swept, engine.composer, observer, time.time) if watches_queue else None,
+        sweep=partial(keep_swept, list(engine.composers.values()), observer, time.time)
+        if watches_queue
+        else None,
         drain_seconds=settings.drain_timeout_seconds,
         clock=clock,
         wall_clock=time.time,

@@ -140,7 +140,7 @@ class NewObject:
     """What is to be written: the name, what it carries, and the state of the destination that it may replace.
 
     `if_revision` is the very revision to be replaced, or ABSENT. A `temporary` one is kept
-    in the class of storage that costs nothing to delete early.
+    in the class of storage that costs nothing to delete early; another in `storage_class`, or in the bucket's default.
     """
 
     name: str
@@ -149,6 +149,7 @@ class NewObject:
     carried: CarriedMetadata
     metadata: Mapping[str, str]
     temporary: bool = False
+    storage_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,11 @@ class Place:
     def __str__(self) -> str:
         return f"{self.store}://{self.bucket or '*'}/{self.prefix}"
 
+    @property
+    def root(self) -> Place:
+        """The whole bucket."""
+        return Place(self.store, self.bucket)
+
     def holds(self, ref: ObjectRef) -> bool:
         return self.has_bucket(ref) and ref.key.startswith(self.prefix)
 

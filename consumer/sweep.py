@@ -7,7 +7,7 @@ still lives, in whatever pod. Clocks that differ by more than minutes stop a pod
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from consumer.errors import Kind, ReplicatorError
@@ -23,11 +23,15 @@ _EVERY_SECONDS: Final = 6 * 3600.0
 Clock = Callable[[], float]
 
 
-async def keep_swept(composer: Composer, observer: Observer, wall_clock: Clock) -> None:
-    """Sweeps now and then, for ever. Not right at the start: a program that starts over and over would only sweep."""
+async def keep_swept(composers: Sequence[Composer], observer: Observer, wall_clock: Clock) -> None:
+    """Sweeps each destination now and then, for ever.
+
+    Not right at the start: a program that starts over and over would only sweep.
+    """
     await asyncio.sleep(_FIRST_AFTER_SECONDS)
     while True:
-        await sweep(composer, observer, wall_clock)
+        for composer in composers:
+            await sweep(composer, observer, wall_clock)
         await asyncio.sleep(_EVERY_SECONDS)
 
 

@@ -165,7 +165,7 @@ def resource_of(new: NewObject) -> dict[str, Any]:
         ("contentLanguage", carried.content_language),
         ("contentDisposition", carried.content_disposition),
         ("cacheControl", carried.cache_control),
-        ("storageClass", "STANDARD" if new.temporary else None),
+        ("storageClass", "STANDARD" if new.temporary else new.storage_class),
     ):
         if value is not None:
             resource[field] = value

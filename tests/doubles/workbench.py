@@ -97,7 +97,7 @@ class Workbench:
             self.recorder,
             render_metrics=lambda: (b"metrics", "text/plain"),
             bucket_allowed=lambda bucket: bucket == BUCKET,
-            sweep=partial(keep_swept, self.destination, self.recorder, self.queue.wall_clock),
+            sweep=partial(keep_swept, [self.destination], self.recorder, self.queue.wall_clock),
             drain_seconds=self.drain_seconds,
             clock=clock,
             wall_clock=self.queue.wall_clock,

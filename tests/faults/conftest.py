@@ -230,7 +230,7 @@ def quick(daemon_aws_session: AwsSession, tls: ssl.SSLContext, monkeypatch: pyte
 
     async def no_sidecar(*_: object) -> None: ...
 
-    monkeypatch.setattr("consumer.app.new_aws_session", lambda *_: daemon_aws_session)
+    monkeypatch.setattr("consumer.stores.new_aws_session", lambda *_: daemon_aws_session)
     monkeypatch.setattr(App, "_serve", no_sidecar)
     monkeypatch.setattr(ssl, "create_default_context", lambda: tls)
     monkeypatch.setattr("consumer.daemon._LONGEST_RECEIVE_WAIT", 0.05)

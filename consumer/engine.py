@@ -1,0 +1,95 @@
+"""The engine of all routes, between the stores that the settings name."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from consumer.adapters.gcs_compose import GcsComposer
+from consumer.adapters.http import HttpClient
+from consumer.admission import MemoryBudget, Slots
+from consumer.decide import ForeignRule, MissingRule, Policy
+from consumer.model import Store
+from consumer.parallel import GiantCopies
+from consumer.ports import Observer
+from consumer.replicate import Replicator, Shared
+from consumer.router import Lane, Router
+from consumer.routes import ANY_BUCKET, Place, Route
+from consumer.settings import Settings
+from consumer.stores import Stores
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The routes' engine and what it works with. `composers`, by bucket, put giant objects together."""
+
+    routes: Sequence[Route]
+    router: Router
+    stores: Stores
+    composers: Mapping[str, GcsComposer]
+    slots: Slots
+    budget: MemoryBudget
+    http: HttpClient
+
+
+def routes_of(settings: Settings) -> list[Route]:
+    """One route from each source bucket, or one from any, to the destination bucket."""
+    policy = Policy(
+        settings.replicate_deletes,
+        MissingRule(settings.on_missing_object),
+        ForeignRule(settings.on_foreign_object),
+    )
+    there = Place(Store.GCS, settings.gcs_bucket_name, settings.gcs_key_prefix)
+    buckets = settings.source_buckets or (ANY_BUCKET,)
+    return [Route(Place(Store.S3, bucket), there, policy=policy) for bucket in buckets]
+
+
+@asynccontextmanager
+async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[Engine]:
+    """The engine on the stores that the settings name; nothing is asked of them yet."""
+    async with HttpClient() as http:
+        stores = Stores(settings, http, observer)
+        slots = Slots(settings.concurrency)
+        budget = MemoryBudget(settings.memory_budget_bytes)
+        lanes, shared = [], Shared()
+        composers: dict[str, GcsComposer] = {}
+        routes = routes_of(settings)
+        for route in routes:
+            source, place = stores.source(route.source.store), route.destination
+            destination = stores.destination(place.store, place.bucket)
+            giants = None
+            if place.store is Store.GCS:
+                composers[place.bucket] = composer = stores.composer(place.bucket)
+                giants = GiantCopies(
+                    source,
+                    destination,
+                    composer,
+                    slots,
+                    budget,
+                    observer,
+                    threshold=settings.parallel_threshold_bytes,
+                    streams=settings.parallel_streams,
+                )
+            replicator = Replicator(
+                source,
+                destination,
+                budget,
+                observer,
+                policy=route.policy,
+                source_prefix=route.source.prefix,
+                key_prefix=place.prefix,
+                storage_class=route.storage_class,
+                giants=giants,
+                shared=shared,
+            )
+            lanes.append(Lane(route, replicator))
+        yield Engine(
+            routes,
+            Router(lanes, observer),
+            stores,
+            composers,
+            slots,
+            budget,
+            http,
+        )
