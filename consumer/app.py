@@ -27,14 +27,16 @@ from consumer.checks import Check, Patience, Status, check_destination, check_pa
 from consumer.daemon import Daemon
 from consumer.decide import ForeignRule, MissingRule, Policy
 from consumer.errors import EndpointError
+from consumer.intake import Intake
 from consumer.lease import LeaseKeeper
 from consumer.metrics import Metrics
-from consumer.model import Event, ObjectFinished, ObjectRef, Outcome
+from consumer.model import Event, ObjectFinished, ObjectRef, Outcome, Store
 from consumer.observe import Telemetry
 from consumer.parallel import GiantCopies
 from consumer.pause import Gate
 from consumer.pipeline import Pipeline
 from consumer.ports import Observer
+from consumer.probes import StoreProbes
 from consumer.replay import Replays
 from consumer.replicate import Replicator
 from consumer.settings import Settings
@@ -170,7 +172,7 @@ async def replicate_objects(settings: Settings, refs: Sequence[ObjectRef]) -> As
     async with open_engine(settings, telemetry) as engine, asyncio.TaskGroup() as group:
         checks = await run_checks(settings, engine, None)
         raise_failed(checks)
-        gate = Gate(engine.source, engine.destination, None, telemetry, time.monotonic)
+        gate = new_gate(engine, telemetry)
         replays = Replays(engine.replicator, engine.slots, gate, _ExceptOutcomes(telemetry), origin="cli")
         for outcome in [group.create_task(replays.replicate(ref, 86_400.0)) for ref in refs]:
             yield await outcome
@@ -210,6 +212,11 @@ class _Tee:
             observer.emit(event)
 
 
+def new_gate(engine: Engine, observer: Observer) -> Gate:
+    """The gate before these stores; open."""
+    return Gate(StoreProbes({Store.S3: engine.source}, [engine.destination]), observer, time.monotonic)
+
+
 def new_daemon(
     settings: Settings,
     metrics: Metrics,
@@ -220,7 +227,7 @@ def new_daemon(
     watches_queue: bool = True,
 ) -> Daemon:
     """The daemon between these stores and this queue; it has not begun."""
-    gate = Gate(engine.source, engine.destination, queue, observer, time.monotonic)
+    gate = new_gate(engine, observer)
     clock = asyncio.get_running_loop().time
     leases = LeaseKeeper(queue, observer, clock)
     pipeline = Pipeline(
@@ -241,10 +248,8 @@ def new_daemon(
     )
     metrics.watch(messages_in_flight=lambda: pipeline.in_flight, buffer_bytes=lambda: engine.budget.used)
     return Daemon(
-        queue,
-        pipeline,
+        [Intake(queue, pipeline, leases)],
         Replays(engine.replicator, engine.slots, gate, observer, origin="http"),
-        leases,
         gate,
         engine.slots,
         observer,
@@ -255,7 +260,7 @@ def new_daemon(
         drain_seconds=settings.drain_timeout_seconds,
         clock=clock,
         wall_clock=time.time,
-        watches_queue=watches_queue,
+        watches_queues=watches_queue,
     )
 
 
