@@ -20,13 +20,14 @@ from consumer.checks import Check, Patience, Status, check_destination, check_pa
 from consumer.daemon import Daemon
 from consumer.engine import Engine, open_engine
 from consumer.errors import EndpointError
+from consumer.intake import Intake
 from consumer.lease import LeaseKeeper
 from consumer.metrics import Metrics
 from consumer.model import Event, ObjectFinished, ObjectRef, Outcome
 from consumer.observe import Telemetry
 from consumer.pause import Gate
 from consumer.pipeline import Pipeline
-from consumer.ports import DestinationStore, Observer, SourceStore
+from consumer.ports import Observer
 from consumer.replay import Replays
 from consumer.settings import Settings
 from consumer.settle import RetryPolicy
@@ -39,13 +40,6 @@ T = TypeVar("T")
 
 _LAST_ANSWERS_SECONDS: Final = 0.5
 """For the sidecar's last answers; the requests themselves were waited for by the drain."""
-
-
-def _first_stores(engine: Engine) -> tuple[SourceStore, DestinationStore]:
-    route = engine.routes[0]
-    return engine.stores.source(route.source.store), engine.stores.destination(
-        route.destination.store, route.destination.bucket
-    )
 
 
 def new_queue(settings: Settings, engine: Engine, observer: Observer) -> SqsQueue:
@@ -90,7 +84,7 @@ async def replicate_objects(settings: Settings, refs: Sequence[ObjectRef]) -> As
     async with open_engine(settings, telemetry) as engine, asyncio.TaskGroup() as group:
         checks = await run_checks(settings, engine, None)
         raise_failed(checks)
-        gate = Gate(*_first_stores(engine), None, telemetry, time.monotonic)
+        gate = Gate(engine.probes, telemetry, time.monotonic)
         replays = Replays(engine.router, engine.slots, gate, _ExceptOutcomes(telemetry), origin="cli")
         for outcome in [group.create_task(replays.replicate(ref, 86_400.0)) for ref in refs]:
             yield await outcome
@@ -140,7 +134,7 @@ def new_daemon(
     watches_queue: bool = True,
 ) -> Daemon:
     """The daemon between these stores and this queue; it has not begun."""
-    gate = Gate(*_first_stores(engine), queue, observer, time.monotonic)
+    gate = Gate(engine.probes, observer, time.monotonic)
     clock = asyncio.get_running_loop().time
     leases = LeaseKeeper(queue, observer, clock)
     pipeline = Pipeline(
@@ -161,10 +155,8 @@ def new_daemon(
     )
     metrics.watch(messages_in_flight=lambda: pipeline.in_flight, buffer_bytes=lambda: engine.budget.used)
     return Daemon(
-        queue,
-        pipeline,
+        [Intake(queue, pipeline, leases)],
         Replays(engine.router, engine.slots, gate, observer, origin="http"),
-        leases,
         gate,
         engine.slots,
         observer,
@@ -177,7 +169,7 @@ def new_daemon(
         drain_seconds=settings.drain_timeout_seconds,
         clock=clock,
         wall_clock=time.time,
-        watches_queue=watches_queue,
+        watches_queues=watches_queue,
     )
 
 

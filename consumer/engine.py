@@ -10,9 +10,10 @@ from consumer.adapters.gcs_compose import GcsComposer
 from consumer.adapters.http import HttpClient
 from consumer.admission import MemoryBudget, Slots
 from consumer.decide import ForeignRule, MissingRule, Policy
-from consumer.model import Store
+from consumer.model import Store, place_of
 from consumer.parallel import GiantCopies
-from consumer.ports import Observer
+from consumer.ports import Observer, Way
+from consumer.probes import StoreProbes
 from consumer.replicate import Replicator, Shared
 from consumer.router import Lane, Router
 from consumer.routes import ANY_BUCKET, Place, Route
@@ -27,6 +28,7 @@ class Engine:
     routes: Sequence[Route]
     router: Router
     stores: Stores
+    probes: StoreProbes
     composers: Mapping[str, GcsComposer]
     slots: Slots
     budget: MemoryBudget
@@ -88,8 +90,23 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
             routes,
             Router(lanes, observer),
             stores,
+            _probes(routes, stores),
             composers,
             slots,
             budget,
             http,
         )
+
+
+def _probes(routes: Sequence[Route], stores: Stores) -> StoreProbes:
+    sources = {route.source.store for route in routes}
+    destinations = {route.destination.root for route in routes}
+    return StoreProbes(
+        {store: stores.source(store) for store in sources},
+        [stores.destination(place.store, place.bucket) for place in destinations],
+        [
+            Way(place_of(str(route.source.root)), place_of(str(route.destination.root)))
+            for route in routes
+            if route.source.bucket
+        ],
+    )

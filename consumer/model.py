@@ -58,6 +58,17 @@ class ObjectRef:
     def uri(self) -> str:
         return f"{self.store}://{self.bucket}/{self.key}"
 
+    @property
+    def place(self) -> str:
+        """Its bucket's URI."""
+        return f"{self.store}://{self.bucket}"
+
+
+def place_of(uri: str) -> str:
+    """The URI of the bucket that an object's URI is in."""
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectEvent:
@@ -227,7 +238,8 @@ def failed(event: ObjectEvent, failure: Failure, destination: str = "") -> Outco
 class Delivery:
     """One receipt of one message. `received_at` on the loop's clock; `sent_at` in seconds since the epoch.
 
-    `receive_count` counts this receipt. `lease_seconds` is the visibility timeout that it was received with.
+    `receive_count` counts this receipt. `lease_seconds` is the visibility timeout that it was received with, and
+    `hold_seconds` how long the queue lets one receipt hold a message in all: infinite where there is no such limit.
     """
 
     id: str
@@ -239,6 +251,7 @@ class Delivery:
     lease_seconds: int
     attributes: Mapping[str, Mapping[str, object]] = field(default_factory=dict, repr=False)
     source: str = "sqs"
+    hold_seconds: float = MAX_HOLD_SECONDS
 
 
 # --- What the core tells the outside -------------------------------------------------------------------------------
@@ -322,7 +335,7 @@ class LeaseExtended:
     source: str
     count: int
     result: str
-    """`extended`, `failed` (will be tried again) or `capped` (the queue's 12 h limit)."""
+    """`extended`, `failed` (will be tried again) or `capped` (the queue's limit for one receipt)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,13 +347,17 @@ class LeaseEnded:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
+    """Nothing is received any more; from `queue` alone when one is named."""
+
     failure: Failure
+    queue: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
     reason: Reason
     after_seconds: float
+    queue: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,11 +371,11 @@ class OperationRetried:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """About how many messages the queue holds; `dead_letters` is None when no dead-letter queue is known."""
+    """About how many messages the queue holds; None where it cannot tell, or where no dead-letter queue is known."""
 
-    visible: int
-    in_flight: int
-    delayed: int
+    visible: int | None
+    in_flight: int | None
+    delayed: int | None
     dead_letters: int | None
 
 

@@ -148,6 +148,31 @@ class Composer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """From one bucket to another: the URIs of both."""
+
+    source: str
+    destination: str
+
+
+class Probes(Protocol):
+    """Looks at the buckets themselves. Places are their URIs, `s3://bucket`."""
+
+    @property
+    def ways(self) -> Sequence[Way]:
+        """The ways that are known before anything was copied."""
+        ...
+
+    async def source(self, place: str) -> None:
+        """Raises when the bucket does not answer as it should whoever reads it."""
+        ...
+
+    async def destination(self, place: str) -> None:
+        """Raises when the bucket does not answer as it should whoever writes to it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseRequest:
     """Ask that a message stays ours for `seconds` from now."""
 

@@ -13,10 +13,12 @@ from urllib.parse import quote_plus
 from consumer.admission import MemoryBudget, Slots
 from consumer.daemon import Daemon
 from consumer.decide import Policy
+from consumer.intake import Intake
 from consumer.lease import LeaseKeeper
-from consumer.model import MIB, Delivery
+from consumer.model import MIB, Delivery, Store
 from consumer.pause import Gate
 from consumer.pipeline import Pipeline
+from consumer.probes import StoreProbes
 from consumer.replay import Replays
 from consumer.replicate import Replicator
 from consumer.settle import RetryPolicy
@@ -69,7 +71,8 @@ class Workbench:
         )
         self.slots = Slots(self.capacity)
         self.budget = MemoryBudget(64 * MIB)
-        self.gate = Gate(self.source, self.destination, self.queue, self.recorder, clock)
+        probes = StoreProbes({Store.S3: self.source}, [self.destination])
+        self.gate = Gate(probes, self.recorder, clock)
         self.leases = LeaseKeeper(self.queue, self.recorder, clock)
         self.replicator = Replicator(
             self.source, self.destination, self.budget, self.recorder, policy=self.policy
@@ -88,10 +91,8 @@ class Workbench:
         )
         self.replays = Replays(self.replicator, self.slots, self.gate, self.recorder, origin="http")
         self.daemon = Daemon(
-            self.queue,
-            self.pipeline,
+            [Intake(self.queue, self.pipeline, self.leases)],
             self.replays,
-            self.leases,
             self.gate,
             self.slots,
             self.recorder,
