@@ -35,7 +35,7 @@ _GATHER_SECONDS: Final = 0.005
 _GATHER_LOOKS: Final = 10
 """How often, and how far apart, a poller looks for more free slots than the first, so that a busy daemon does not
 receive one by one."""
-IDLE_AFTER_SECONDS: Final = 0.25
+IDLE_AFTER_SECONDS: Final = 1.0
 """A queue that has something answers sooner; a receive that has not is only waiting for what may come."""
 PATIENCE_SECONDS: Final = 10.0
 """How long a message waits for a slot that its poll had lent; after that another pod may have one sooner."""

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from consumer.door import Door, may_be_shared, shared_cause
 from consumer.errors import Kind, Reason
-from consumer.model import Failure
+from consumer.model import Failure, Store
 from consumer.ports import Observer, Probes, Way
 
 _TRUST_SECONDS: Final = 5.0
@@ -185,9 +185,12 @@ class Gate:
 
 
 def _end(failure: Failure, source: str, destination: str) -> _End:
-    if failure.operation.startswith(("destination ", "storage.")):
-        return _End(_Side.DESTINATION, destination)
-    return _End(_Side.SOURCE, source)
+    """Where the failure was met. Of two directions over one pair of buckets, it may have been on the way back."""
+    operation = failure.operation
+    side = _Side.DESTINATION if operation.startswith(("destination ", "storage.")) else _Side.SOURCE
+    place, other = (destination, source) if side is _Side.DESTINATION else (source, destination)
+    store = Store.GCS if "storage." in operation else Store.S3 if "s3:" in operation else None
+    return _End(side, other if store == _store(other) != _store(place) else place)
 
 
 def _touches(found: Failure, end: _End, way: Way) -> bool:
