@@ -27,7 +27,7 @@ from consumer.proof import encode_crc32c
 
 NEEDED_PERMISSIONS: Final = (CREATE, GET, DELETE)
 
-FIELDS: Final = "name,generation,size,crc32c,md5Hash,metadata"
+FIELDS: Final = "name,generation,size,crc32c,md5Hash,metadata,timeCreated"
 
 
 class GcsDestination:
@@ -140,11 +140,9 @@ class GcsDestination:
             )
         if found is not None or missing is not None:
             return
-        for url in (f"{self._objects}?maxResults=1&fields=kind", f"{self._bucket_url}?fields=name"):
-            async with await self._client.request("GET", url, GET) as response:
-                if response.status != 404:
-                    return  # even a refusal (we need no right to list) says that the bucket exists
-        raise translate_gcs_error(self._bucket, 404, b"", GET)
+        status, _ = await self._client.look_for_bucket(self._bucket_url, GET)
+        if status == 404:
+            raise translate_gcs_error(self._bucket, 404, b"", GET)
 
 
 def _content_type(new: NewObject) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
@@ -14,6 +14,7 @@ from consumer.adapters.s3_errors import error_code, translate_s3_error
 from consumer.adapters.s3_headers import read_source_object
 from consumer.adapters.s3_parts import ask_each_part
 from consumer.adapters.sigv4 import Signer, quote_key
+from consumer.adapters.source_stream import Opening, ReadStream, check_range, range_header
 from consumer.errors import Reason, ReplicatorError, SourceChanged, SourceGone
 from consumer.model import ObjectRef, SourceObject
 from consumer.names import PROBE_NAME
@@ -21,7 +22,8 @@ from consumer.ports import Observer
 from consumer.proof import MULTIPART_ETAG
 
 _MOST_BUCKETS: Final = 10_000
-_OPERATIONS: Final = {"GET": "s3:GetObject", "HEAD": "s3:HeadObject"}
+_READ: Final = "s3:GetObject"
+_OPERATIONS: Final = {"GET": _READ, "HEAD": "s3:HeadObject"}
 _RIGHT_REGION: Final = re.compile(
     rb"<Code>AuthorizationHeaderMalformed</Code>.*<Region>([a-z0-9-]+)</Region>", re.DOTALL
 )
@@ -41,69 +43,6 @@ T = TypeVar("T")
 
 class _PartRefused(ReplicatorError):
     """A HEAD of one part was refused, with whatever credentials we have."""
-
-
-class S3Stream:
-    """An opened GET."""
-
-    __slots__ = ("_expected", "_left", "_response", "_skip", "source")
-
-    def __init__(
-        self,
-        source: SourceObject,
-        response: Exchange,
-        skip: int,
-        expected: int,
-        most: int | None = None,
-    ) -> None:
-        self.source = source
-        self._response = response
-        self._skip = skip
-        self._expected = expected
-        self._left = most
-        """How many bytes are still wanted of a body that has more than was asked for; None: all of it."""
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The bytes as they arrive, uncopied; raises `truncated` or `timeout` in mid-body."""
-        received = 0
-        async for piece in self._response.pieces():
-            received += len(piece)
-            wanted = piece[self._skip :] if self._skip else piece
-            self._skip = max(0, self._skip - len(piece))
-            if self._left is not None:
-                wanted = wanted[: self._left]
-                self._left -= len(wanted)
-            if wanted:
-                yield wanted
-            if self._left == 0:
-                return
-        if received != self._expected:
-            raise ReplicatorError(
-                Reason.TRUNCATED,
-                f"{self.source.ref.uri} ended after {received} of {self._expected} bytes",
-                operation="s3:GetObject",
-            )
-
-    def close(self) -> None:
-        """A body read to its end has given its connection back already; any other ends it."""
-        self._response.close()
-
-
-class _Opening:
-    """A GET for as long as an `async with` block; a class, because a generator for each object costs more."""
-
-    __slots__ = ("_open", "_stream")
-
-    def __init__(self, open_stream: Callable[[], Awaitable[S3Stream]]) -> None:
-        self._open = open_stream
-        self._stream: S3Stream
-
-    async def __aenter__(self) -> S3Stream:
-        self._stream = await self._open()
-        return self._stream
-
-    async def __aexit__(self, *_: object) -> None:
-        self._stream.close()
 
 
 class S3Source:
@@ -157,16 +96,15 @@ class S3Source:
         pin: SourceObject | None = None,
         start: int = 0,
         end: int | None = None,
-    ) -> _Opening:
+    ) -> Opening:
         """Pinned by `If-Match` alone: a version id would need a right (`s3:GetObjectVersion`) that copying does not."""
         headers: dict[str, str] = {}
         if pin is not None:
             headers["If-Match"] = f'"{pin.revision}"'
-        ranged = bool(start) or end is not None
-        if ranged:
-            headers["Range"] = f"bytes={start}-" + (f"{end - 1}" if end is not None else "")
+        ranged = range_header(start, end)
+        headers |= ranged
 
-        async def call() -> S3Stream:
+        async def call() -> ReadStream:
             response = await self._request("GET", ref, region, headers)
             try:
                 if response.status not in (200, 206):
@@ -176,15 +114,16 @@ class S3Source:
                 if response.status == 200 and ranged:
                     # A store that ignores Range sends everything: what was not asked for is thrown away.
                     most = end - start if end is not None else None
-                    return S3Stream(source, response, start, length, most)
+                    return ReadStream(source, response, start, length, _READ, most)
                 if response.status == 206:
-                    _check_range(response.headers.get("content-range", ""), start, end or source.size)
-                return S3Stream(source, response, 0, length)
+                    told = response.headers.get("content-range", "")
+                    check_range(told, start, end or source.size, _READ)
+                return ReadStream(source, response, 0, length, _READ)
             except BaseException:
                 response.close()
                 raise
 
-        return _Opening(
+        return Opening(
             lambda: with_retries("s3:GetObject", lambda: self._with_valid_keys(call), self._observer)
         )
 
@@ -320,16 +259,6 @@ class S3Source:
     async def _refusal(self, ref: ObjectRef, response: Exchange) -> ReplicatorError:
         code, message = error_code(await _error_body(response))
         return translate_s3_error(ref, response.status, code, message, retry_after(response.headers))
-
-
-def _check_range(content_range: str, start: int, end: int) -> None:
-    """Bytes from elsewhere in the object have the right number, and where nothing proves them nobody would notice."""
-    if content_range.partition("/")[0].strip() != f"bytes {start}-{end - 1}":
-        raise ReplicatorError(
-            Reason.SERVER_ERROR,
-            f"the source answered with {content_range or 'no range'} instead of bytes {start}-{end - 1}",
-            operation="s3:GetObject",
-        )
 
 
 async def _error_body(response: Exchange) -> bytes:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from consumer.errors import Reason, ReplicatorError
-from consumer.identity import PREFIX
+from consumer.identity import PREFIX, SOURCE
 from consumer.model import CarriedMetadata, ObjectRef, SourceObject
 from consumer.proof import CHECKSUM_ALGORITHMS, MULTIPART_ETAG, is_checksum
 
@@ -55,6 +55,7 @@ def read_source_object(ref: ObjectRef, headers: Mapping[str, str], region: str |
         md5_etag=not encrypted and _MD5_ETAG.fullmatch(etag) is not None,
         encrypted_etag=encrypted,
         region=region,
+        replica_of=_decoded(origin) if (origin := headers.get(_META + SOURCE)) else None,
     )
 
 

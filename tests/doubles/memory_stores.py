@@ -265,6 +265,7 @@ class MemoryDestination:
             crc32c(data) if hashes else None,
             hashlib.md5(data).digest() if hashes else None,
             dict(metadata or {}),
+            int(self.clock()),
         )
         self.objects[name] = StoredReplica(replica, data, carried, self.clock(), temporary)
         self.history.setdefault(name, []).append(self.objects[name])
