@@ -70,6 +70,7 @@ class Engine:
 @asynccontextmanager
 async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[Engine]:
     """The engine on the stores that the settings name; nothing is asked of them yet."""
+    assert settings.gcs_bucket_name is not None
     secret, token = settings.aws_secret_access_key, settings.aws_session_token
     aws = new_aws_session(
         settings.aws_region,
