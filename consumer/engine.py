@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from consumer.adapters.gcs_compose import GcsComposer
 from consumer.adapters.http import HttpClient
 from consumer.admission import MemoryBudget, Slots
-from consumer.decide import ForeignRule, MissingRule, Policy
 from consumer.model import Store, place_of
 from consumer.parallel import GiantCopies
 from consumer.ports import Observer, Way
 from consumer.probes import StoreProbes
 from consumer.replicate import Replicator, Shared
+from consumer.route_settings import routes_of
 from consumer.router import Lane, Router
-from consumer.routes import ANY_BUCKET, Place, Route
+from consumer.routes import Route
 from consumer.settings import Settings
 from consumer.stores import Stores
 
@@ -33,18 +33,6 @@ class Engine:
     slots: Slots
     budget: MemoryBudget
     http: HttpClient
-
-
-def routes_of(settings: Settings) -> list[Route]:
-    """One route from each source bucket, or one from any, to the destination bucket."""
-    policy = Policy(
-        settings.replicate_deletes,
-        MissingRule(settings.on_missing_object),
-        ForeignRule(settings.on_foreign_object),
-    )
-    there = Place(Store.GCS, settings.gcs_bucket_name, settings.gcs_key_prefix)
-    buckets = settings.source_buckets or (ANY_BUCKET,)
-    return [Route(Place(Store.S3, bucket), there, policy=policy) for bucket in buckets]
 
 
 @asynccontextmanager

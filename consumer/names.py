@@ -5,6 +5,7 @@ Object names are never repaired: a replica has exactly the prefix plus the sourc
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Final
 
@@ -23,6 +24,7 @@ PARTS_PREFIX: Final = TEMPORARY_PREFIX + "parts/"
 _MAX_NAME_BYTES: Final = 1024
 _ACME_PREFIX: Final = ".well-known/acme-challenge/"
 _BUCKET: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+_GCS_BUCKET: Final = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9_-])?(\.[a-z0-9_-]{1,63})*")
 
 
 def is_temporary(name: str) -> bool:
@@ -38,6 +40,21 @@ def is_bucket_name(name: str) -> bool:
     passes is safe in a URL's path or host: no slash, no control character, no empty label.
     """
     return _BUCKET.fullmatch(name) is not None
+
+
+def is_gcs_bucket_name(name: str) -> bool:
+    """Whether Cloud Storage allows such a bucket name: https://cloud.google.com/storage/docs/buckets#naming."""
+    fits = _GCS_BUCKET.fullmatch(name) is not None and 3 <= len(name) <= 222 and name[-1] not in "_-"
+    return fits and not is_ip_address(name)
+
+
+def is_ip_address(text: str) -> bool:
+    """Whether it is an IPv4 or IPv6 address, which neither store allows as the name of a bucket."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def destination_name(prefix: str, key: str, store: Store = Store.GCS) -> str:
