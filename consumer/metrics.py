@@ -199,10 +199,10 @@ class Metrics:
         self.messages_in_flight.set_function(_or_nan(messages_in_flight))
         self.buffer_bytes.set_function(_or_nan(buffer_bytes))
 
-    def set_queue_messages(self, *, visible: int, in_flight: int, delayed: int) -> None:
-        """How many messages the queue says it holds, by state."""
+    def set_queue_messages(self, *, visible: int | None, in_flight: int | None, delayed: int | None) -> None:
+        """How many messages the queue says it holds, by state; None when it does not tell."""
         for state, count in zip(QUEUE_STATES, (visible, in_flight, delayed), strict=True):
-            self.queue_messages.labels(state).set(count)
+            self.queue_messages.labels(state).set(math.nan if count is None else count)
 
     def set_dlq_messages(self, count: int | None) -> None:
         """How many dead letters wait; None when that is not known, which is not the same as none."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from consumer.errors import Kind, Reason, ReplicatorError, kind_of
 
@@ -227,6 +227,8 @@ class Delivery:
     """One receipt of one message. `received_at` on the loop's clock; `sent_at` in seconds since the epoch.
 
     `receive_count` counts this receipt. `lease_seconds` is the visibility timeout that it was received with.
+    A byte of the `body` that is no UTF-8 stands in it as a lone surrogate (`surrogateescape`). `attributes` are as
+    the queue has them: plain text in Pub/Sub, a mapping of type and value for each in SQS.
     """
 
     id: str
@@ -236,7 +238,7 @@ class Delivery:
     sent_at: float
     received_at: float
     lease_seconds: int
-    attributes: Mapping[str, Mapping[str, object]] = field(default_factory=dict, repr=False)
+    attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
     source: str = "sqs"
 
 
@@ -353,11 +355,11 @@ class OperationRetried:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """About how many messages the queue holds; `dead_letters` is None when no dead-letter queue is known."""
+    """About how many messages the queue holds; None is what cannot be had (no dead-letter queue, no such count)."""
 
-    visible: int
-    in_flight: int
-    delayed: int
+    visible: int | None
+    in_flight: int | None
+    delayed: int | None
     dead_letters: int | None
 
 
