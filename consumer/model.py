@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from consumer.errors import Kind, Reason, ReplicatorError, kind_of
 
@@ -240,6 +240,8 @@ class Delivery:
 
     `receive_count` counts this receipt. `lease_seconds` is the visibility timeout that it was received with, and
     `hold_seconds` how long the queue lets one receipt hold a message in all: infinite where there is no such limit.
+    A byte of the `body` that is no UTF-8 stands in it as a lone surrogate (`surrogateescape`). `attributes` are as
+    the queue has them: plain text in Pub/Sub, a mapping of type and value for each in SQS.
     """
 
     id: str
@@ -249,7 +251,7 @@ class Delivery:
     sent_at: float
     received_at: float
     lease_seconds: int
-    attributes: Mapping[str, Mapping[str, object]] = field(default_factory=dict, repr=False)
+    attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
     source: str = "sqs"
     hold_seconds: float = MAX_HOLD_SECONDS
 

@@ -52,6 +52,7 @@ _VERSION_ID: Final = re.compile(r"[!-~]{1,1024}")
 _SEQUENCER: Final = re.compile(r"[0-9A-Fa-f]{1,64}")
 _ETAG: Final = re.compile(r"[!#-~]{1,128}")
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_NO_TEXT: Final = re.compile("[\ud800-\udfff]")
 _MAX_SIZE: Final = 2**63 - 1
 _MAX_NAME: Final = 128
 
@@ -77,6 +78,8 @@ def parse_message(body: str) -> list[ObjectEvent]:
     `unsupported_event_version` or `unknown_event_source`. One bad record makes the whole message poison. The
     error names the place that is wrong and never repeats the body.
     """
+    if not body.isascii() and _NO_TEXT.search(body):
+        raise _not_json("", "not UTF-8")
     document = _load(body, "")
     if "Type" not in document or "Records" in document:
         return _events(document, "")
