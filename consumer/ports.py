@@ -115,6 +115,10 @@ class DestinationStore(Protocol):
 
     async def start_session(self, new: NewObject) -> UploadSession: ...
 
+    def session_bytes(self, size: int) -> int:
+        """How many bytes a session of an object of `size` bytes holds at most, beside the pieces that flow through."""
+        ...
+
     async def delete(self, name: str, if_revision: Revision) -> None:
         """Deletes that revision. An object already gone is no error; another revision raises PreconditionFailed."""
         ...
