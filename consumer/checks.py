@@ -11,6 +11,7 @@ from typing import Final
 from consumer.adapters.gcs import GcsDestination
 from consumer.adapters.gcs_compose import GcsComposer
 from consumer.adapters.s3 import S3Source
+from consumer.adapters.s3_destination import S3Destination
 from consumer.adapters.sqs import QueueDescription, SqsQueue
 from consumer.errors import Reason, ReplicatorError
 from consumer.settings import Settings
@@ -91,6 +92,33 @@ async def check_destination(
         return [Check("GCS", target, Status.OK, "objects can be created, read and replaced")]
 
     return await patience.with_target("GCS", target, attempt)
+
+
+async def check_s3_destination(destination: S3Destination, target: str, patience: Patience) -> list[Check]:
+    """The bucket is there, objects may be read and written, and writes do not fall over each other.
+
+    `target` is what the line of the table is about.
+    """
+
+    async def attempt() -> list[Check]:
+        await destination.probe()
+        why = await destination.why_not_conditional()
+        if not why:
+            return [
+                Check("S3", target, Status.OK, "objects can be created, read and replaced, under conditions")
+            ]
+        return [
+            Check(
+                "S3",
+                target,
+                Status.WARNING,
+                f"the store honours no conditional writes: {why}",
+                "let nobody but this program write to these names, and run it with one pod; or use a store that "
+                "honours If-Match and If-None-Match, as S3 does",
+            )
+        ]
+
+    return await patience.with_target("S3", target, attempt)
 
 
 async def check_parts(composer: GcsComposer, settings: Settings, patience: Patience) -> list[Check]:

@@ -70,6 +70,7 @@ class S3Session:
     ) -> None:
         self._bucket = bucket
         self._new = new
+        self.upload_id = upload_id
         self._query = f"uploadId={quote(upload_id, safe='-_.~')}"
         self._metadata = metadata
         self._full_object = full_object

@@ -17,6 +17,7 @@ from consumer.adapters.http import HttpClient
 from consumer.adapters.s3_destination import S3Destination
 from consumer.adapters.s3_multipart import part_size
 from consumer.adapters.s3_requests import S3Requests
+from consumer.adapters.s3_uploads import S3Uploads
 from consumer.errors import Kind, PreconditionFailed, Reason, ReplicatorError, SessionGone
 from consumer.model import ABSENT, CarriedMetadata, Event, NewObject, Replica, Revision
 from consumer.transfer import CHUNK
@@ -409,6 +410,34 @@ async def test_an_upload_that_somebody_removed_is_gone(bench: Bench) -> None:
         )
     with pytest.raises(SessionGone):
         await session.send(CHUNK, HEAD_END, pieces(LARGE[CHUNK:HEAD_END]))
+
+
+# --- uploads that nobody ends ---
+
+
+async def test_what_a_killed_process_left_can_be_removed_where_the_store_tells_whose_it_is(
+    bench: Bench,
+) -> None:
+    """MinIO and LocalStack name nobody's identity, so nothing is taken for ours. MinIO removes such uploads itself."""
+    untold = bench.store in ("minio", "localstack")
+    killed = bench.over(bench.bucket)
+    names = ["a b+c/ü", "name", "other", "zz"]
+    for name in names:
+        session = await killed.start_session(replace(bench.large(), name=name))
+        await session.send(0, CHUNK, pieces(LARGE[:CHUNK]))
+    ours = await bench.destination.start_session(replace(bench.large(), name="live"))
+    uploads = S3Uploads(bench.destination)
+
+    found = [one async for page in uploads.abandoned() for one in page]
+
+    assert bench.unfinished() == 5
+    assert [one.name for one in found] == ([] if untold else names)
+    for one in found:
+        assert bench.store == "moto" or abs(one.begun - time.time()) < 300  # moto's clock stands still
+        await uploads.abort(one)
+        await uploads.abort(one)
+    assert bench.unfinished() == (5 if untold else 1)
+    await ours.cancel()
 
 
 # --- the bucket ---

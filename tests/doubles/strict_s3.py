@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import Literal
-from urllib.parse import parse_qs, quote, unquote_to_bytes
+from urllib.parse import parse_qs, quote_plus, unquote_to_bytes
 
 from aiohttp import web
 
@@ -121,7 +121,7 @@ class StrictS3(FaultyS3):
         return [operation for operation, _, _ in self.writes]
 
     def leave_upload(self, bucket: str, key: str, *, age: float, initiator: str = INITIATOR) -> str:
-        """An upload that somebody began `age` seconds ago and did not finish."""
+        """An upload that somebody began `age` seconds ago and never finished."""
         upload_id = f"left+{next(self._ids)}/=&"
         now = datetime.now(UTC).timestamp()
         self.uploads[upload_id] = Upload(bucket, key, {}, now - age, initiator, full_object=True)
@@ -358,7 +358,7 @@ class StrictS3(FaultyS3):
         )
         page, more = found[:2], len(found) > 2
         rows = "".join(
-            f"<Upload><Key>{quote(key, safe='/')}</Key><UploadId>{html.escape(upload_id)}</UploadId>"
+            f"<Upload><Key>{quote_plus(key, safe='/')}</Key><UploadId>{html.escape(upload_id)}</UploadId>"
             f"<Initiator><ID>{upload.initiator}</ID><DisplayName>x</DisplayName></Initiator>"
             "<Owner><ID>the owner of the bucket</ID></Owner><StorageClass>STANDARD</StorageClass>"
             f"<Initiated>{datetime.fromtimestamp(upload.initiated, UTC).isoformat()[:19]}.000Z</Initiated></Upload>"
@@ -366,8 +366,8 @@ class StrictS3(FaultyS3):
         )
         last = page[-1] if page else ("", "", None)
         body = (
-            f"<ListMultipartUploadsResult><IsTruncated>{str(more).lower()}</IsTruncated>"
-            f"<NextKeyMarker>{quote(last[0], safe='/')}</NextKeyMarker>"
+            f"<ListMultipartUploadsResult><EncodingType>url</EncodingType><IsTruncated>{str(more).lower()}</IsTruncated>"
+            f"<NextKeyMarker>{quote_plus(last[0], safe='/')}</NextKeyMarker>"
             f"<NextUploadIdMarker>{html.escape(last[1])}</NextUploadIdMarker>{rows}</ListMultipartUploadsResult>"
         )
         return web.Response(body=body.encode())
