@@ -6,15 +6,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from consumer.adapters.gcs_compose import GcsComposer
-from consumer.adapters.sqs import QueueDescription, SqsQueue
 from consumer.errors import Reason, ReplicatorError
 from consumer.model import Store
 from consumer.ports import DestinationStore, SourceStore
 from consumer.routes import Place
 from consumer.settings import Settings
+
+if TYPE_CHECKING:
+    from consumer.adapters.gcs_compose import GcsComposer
+    from consumer.adapters.s3_destination import S3Destination
+    from consumer.adapters.sqs import QueueDescription, SqsQueue
 
 _NAMES: Final = {Store.S3: "S3", Store.GCS: "GCS"}
 _FIRST_WAIT_SECONDS: Final = 0.5
@@ -94,6 +97,30 @@ async def check_destination(
         return [Check(name, target, Status.OK, "objects can be created, read and replaced")]
 
     return await patience.with_target(name, target, attempt)
+
+
+async def check_conditions(
+    destination: S3Destination, place: Place, settings: Settings, patience: Patience
+) -> list[Check]:
+    """Says so when writes to a bucket of S3 may fall over each other."""
+    target = f"s3://{place.bucket} at {_endpoint(Store.S3, settings)}"
+
+    async def attempt() -> list[Check]:
+        why = await destination.why_not_conditional()
+        if not why:
+            return [Check("S3", target, Status.OK, "honours the conditions that writes are made under")]
+        return [
+            Check(
+                "S3",
+                target,
+                Status.WARNING,
+                f"the store honours no conditional writes: {why}",
+                "let nobody but this program write to these names, and run it with one pod; or use a store that "
+                "honours If-Match and If-None-Match, as S3 does",
+            )
+        ]
+
+    return await patience.with_target("S3", target, attempt)
 
 
 async def check_parts(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from consumer.adapters.gcs_compose import GcsComposer
 from consumer.adapters.http import HttpClient
 from consumer.admission import MemoryBudget, Slots
 from consumer.model import Store, place_of
@@ -16,23 +15,32 @@ from consumer.probes import StoreProbes
 from consumer.replicate import Replicator, Shared
 from consumer.route_settings import routes_of
 from consumer.router import Lane, Router
-from consumer.routes import Route
+from consumer.routes import Place, Route
 from consumer.settings import Settings
 from consumer.stores import Stores
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The routes' engine and what it works with. `composers`, by bucket, put giant objects together."""
+    """The routes' engine and what it works with."""
 
     routes: Sequence[Route]
     router: Router
     stores: Stores
     probes: StoreProbes
-    composers: Mapping[str, GcsComposer]
     slots: Slots
     budget: MemoryBudget
     http: HttpClient
+
+    @property
+    def sources(self) -> list[Place]:
+        """The buckets that are read, each once."""
+        return list(dict.fromkeys(route.source.root for route in self.routes))
+
+    @property
+    def destinations(self) -> list[Place]:
+        """The places that are written, each once."""
+        return list(dict.fromkeys(route.destination for route in self.routes))
 
 
 @asynccontextmanager
@@ -43,18 +51,16 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
         slots = Slots(settings.concurrency)
         budget = MemoryBudget(settings.memory_budget_bytes)
         lanes, shared = [], Shared()
-        composers: dict[str, GcsComposer] = {}
         routes = routes_of(settings)
         for route in routes:
             source, place = stores.source(route.source.store), route.destination
-            destination = stores.destination(place.store, place.bucket)
+            destination = stores.destination(place)
             giants = None
             if place.store is Store.GCS:
-                composers[place.bucket] = composer = stores.composer(place.bucket)
                 giants = GiantCopies(
                     source,
                     destination,
-                    composer,
+                    stores.composer(place),
                     slots,
                     budget,
                     observer,
@@ -79,7 +85,6 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
             Router(lanes, observer),
             stores,
             _probes(routes, stores),
-            composers,
             slots,
             budget,
             http,
@@ -88,10 +93,9 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
 
 def _probes(routes: Sequence[Route], stores: Stores) -> StoreProbes:
     sources = {route.source.store for route in routes}
-    destinations = {route.destination.root for route in routes}
     return StoreProbes(
         {store: stores.source(store) for store in sources},
-        [stores.destination(place.store, place.bucket) for place in destinations],
+        [stores.destination(route.destination) for route in routes],
         [
             Way(place_of(str(route.source.root)), place_of(str(route.destination.root)))
             for route in routes

@@ -172,6 +172,16 @@ class ListedObject:
     created: float
 
 
+@dataclass(frozen=True, slots=True)
+class UnfinishedUpload:
+    """An upload at the destination that was begun and neither finished nor aborted; `begun` in seconds since the epoch,
+    by the store's own clock."""
+
+    name: str
+    id: str
+    begun: float
+
+
 class Result(StrEnum):
     """How one object ended: the `result` label of `objects_total`."""
 

@@ -64,33 +64,30 @@ def destination_name(prefix: str, key: str, store: Store = Store.GCS) -> str:
     https://cloud.google.com/storage/docs/objects#naming. What Google merely advises against (control
     characters that XML 1.0 lacks, `#`, `*`, `?`, brackets) is let through. Hierarchical namespaces take at
     most 512 bytes for the folders and 512 for the rest; only the store knows the bucket's kind and can refuse.
+    S3 does by those of https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html, and likewise what it
+    merely advises against is let through.
     """
     name = prefix + key
     if not name:
-        raise _forbidden("the name is empty", "give the object a key")
+        raise _forbidden(store, "the name is empty", "give the object a key")
     try:
         size = len(name) if name.isascii() else len(name.encode())
     except UnicodeEncodeError:
         raise _forbidden(
+            store,
             "the name holds a lone surrogate, which UTF-8 cannot express",
             "copy the source object to a valid key",
         ) from None
     if size > _MAX_NAME_BYTES:
         raise _forbidden(
+            store,
             f"the name has {size} bytes in UTF-8, more than {_MAX_NAME_BYTES}",
             "shorten GCS_KEY_PREFIX or the source's key" if prefix else "shorten the source's key",
         )
-    if "\r" in name or "\n" in name:
-        raise _forbidden(
-            "the name holds a carriage return or line feed",
-            "copy the source object to a key without line breaks",
-        )
-    if name in {".", ".."}:
-        raise _forbidden(f"the name is '{name}'", "set GCS_KEY_PREFIX or rename the source object")
-    if name.startswith(_ACME_PREFIX):
-        raise _forbidden(
-            f"the name begins with '{_ACME_PREFIX}'", "set GCS_KEY_PREFIX or rename the source object"
-        )
+    if store is Store.S3:
+        _check_relative(name)
+    else:
+        _check_gcs(name)
     if is_temporary(name):
         raise ReplicatorError(
             Reason.NAME_NOT_ALLOWED,
@@ -100,7 +97,36 @@ def destination_name(prefix: str, key: str, store: Store = Store.GCS) -> str:
     return name
 
 
-def _forbidden(what: str, remedy: str) -> ReplicatorError:
+def _check_relative(name: str) -> None:
+    """S3 answers 400 to a key that, read as a path from left to right, would leave its bucket."""
+    depth = 0
+    for segment in name.split("/"):
+        depth += -1 if segment == ".." else segment != "."
+        if depth < 0:
+            raise _forbidden(Store.S3, "its '..' segments lead above the bucket", "rename the source object")
+
+
+def _check_gcs(name: str) -> None:
+    if "\r" in name or "\n" in name:
+        raise _forbidden(
+            Store.GCS,
+            "the name holds a carriage return or line feed",
+            "copy the source object to a key without line breaks",
+        )
+    if name in {".", ".."}:
+        raise _forbidden(Store.GCS, f"the name is '{name}'", "set GCS_KEY_PREFIX or rename the source object")
+    if name.startswith(_ACME_PREFIX):
+        raise _forbidden(
+            Store.GCS,
+            f"the name begins with '{_ACME_PREFIX}'",
+            "set GCS_KEY_PREFIX or rename the source object",
+        )
+
+
+_TITLES: Final = {Store.GCS: "Cloud Storage", Store.S3: "S3"}
+
+
+def _forbidden(store: Store, what: str, remedy: str) -> ReplicatorError:
     return ReplicatorError(
-        Reason.NAME_NOT_ALLOWED, f"Cloud Storage forbids this object name: {what}", hint=remedy
+        Reason.NAME_NOT_ALLOWED, f"{_TITLES[store]} forbids this object name: {what}", hint=remedy
     )

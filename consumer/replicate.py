@@ -326,7 +326,10 @@ class Replicator:
     # --- moving -------------------------------------------------------------------------------------------------
 
     def _needed(self, size: int | None) -> int:
-        return STREAM_RESERVATION if size is None or size > self._small_limit else max(size, 1)
+        if size is not None and size <= self._small_limit:
+            return max(size, 1)
+        # Of unknown size, a small one: nothing larger is written without a look at the destination first.
+        return STREAM_RESERVATION + self._destination.session_bytes(size or 0)
 
     async def _copy_stream(
         self,

@@ -25,9 +25,10 @@ from pydantic_core import PydanticKnownError
 
 from consumer.env_files import read_layers
 from consumer.errors import ConfigurationError
-from consumer.model import MIB
+from consumer.model import MIB, ObjectRef
 from consumer.route_entries import RouteEntry, RoutesFile, entry_problem, from_file, from_json
-from consumer.route_settings import RouteProblems, check_routes, route_warnings
+from consumer.route_settings import RouteProblems, check_routes, route_warnings, routes_of
+from consumer.routes import readers
 from consumer.setting_display import problem_line, public_value, required_line, without_userinfo
 from consumer.setting_types import (
     CredentialsFile,
@@ -317,8 +318,8 @@ class Settings(BaseModel):
         return self.parallel_threshold_mib * MIB if self.parallel_streams > 1 else 0
 
     def allowed(self, bucket: str) -> bool:
-        """Whether objects of this source bucket may be copied; any when SOURCE_BUCKETS is empty."""
-        return not self.source_buckets or bucket in self.source_buckets
+        """Whether a route reads this bucket of S3."""
+        return bool(readers(routes_of(self), ObjectRef(bucket, "")))
 
     def secrets(self) -> list[str]:
         """What must be shown nowhere."""

@@ -92,7 +92,7 @@ class Workbench:
             self.recorder,
             render_metrics=lambda: (b"metrics", "text/plain"),
             bucket_allowed=lambda bucket: bucket == BUCKET,
-            sweep=partial(keep_swept, [self.destination], self.recorder, self.wall_clock),
+            sweep=partial(keep_swept, [self.destination], [], self.recorder, self.wall_clock),
             drain_seconds=self.drain_seconds,
             clock=clock,
             wall_clock=self.wall_clock,
