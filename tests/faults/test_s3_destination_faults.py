@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -32,8 +33,9 @@ from consumer.transfer import STREAM_RESERVATION
 from tests.doubles.faulty_s3 import S3Fault
 from tests.doubles.memory_stores import MemorySource
 from tests.doubles.recorder import Recorder
-from tests.doubles.strict_s3 import StrictS3, WriteFault
+from tests.doubles.strict_s3 import Operation, StrictS3, WriteFault
 from tests.faults.conftest import until
+from tests.faults.test_source_faults import Rotating
 
 pytestmark = pytest.mark.anyio
 
@@ -104,7 +106,7 @@ async def lab() -> AsyncIterator[Lab]:
         yield Lab(source, s3, destination, requests, recorder=recorder)
 
 
-PASSING = {
+PASSING: dict[str, dict[str, Any]] = {
     "cut before": {"cut": True},
     "answer lost": {"lose": True},
     "throttled": {"status": 503, "code": "SlowDown"},
@@ -112,8 +114,8 @@ PASSING = {
 }
 
 
-def passing(operation: str, what: str, times: int = 1) -> WriteFault:
-    return WriteFault(operation, times=times, **PASSING[what])  # type: ignore[arg-type]
+def passing(operation: Operation, what: str, times: int = 1) -> WriteFault:
+    return WriteFault(operation, times=times, **PASSING[what])
 
 
 # --- small objects ---
@@ -163,8 +165,8 @@ async def test_a_write_that_met_another_is_decided_again(lab: Lab) -> None:
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
 async def test_what_somebody_else_wrote_in_the_meantime_is_never_replaced(lab: Lab, data: bytes) -> None:
     lab.source.put(SOURCE, KEY, data)
-    operation = "put" if data is SMALL else "complete"
-    lab.s3.fail(WriteFault(operation, run=lambda _: lab.rival()))  # type: ignore[arg-type]
+    operation: Operation = "put" if data is SMALL else "complete"
+    lab.s3.fail(WriteFault(operation, run=lambda _: lab.rival()))
 
     outcome = await lab.replicate()
 
@@ -177,8 +179,8 @@ async def test_what_somebody_else_wrote_in_the_meantime_is_never_replaced(lab: L
 async def test_what_vanished_in_the_meantime_is_written_anew(lab: Lab, data: bytes) -> None:
     lab.rival()
     lab.source.put(SOURCE, KEY, data)
-    operation = "put" if data is SMALL else "complete"
-    lab.s3.fail(WriteFault(operation, run=lambda s3: s3.remove(DESTINATION, KEY)))  # type: ignore[arg-type]
+    operation: Operation = "put" if data is SMALL else "complete"
+    lab.s3.fail(WriteFault(operation, run=lambda s3: s3.remove(DESTINATION, KEY)))
 
     outcome = await lab.replicate(policy=Policy(on_foreign=ForeignRule.OVERWRITE), optimistic=False)
 
@@ -187,9 +189,11 @@ async def test_what_vanished_in_the_meantime_is_written_anew(lab: Lab, data: byt
 
 
 @pytest.mark.parametrize(("data", "operation"), [(SMALL, "put"), (LARGE, "complete")], ids=["small", "large"])
-async def test_an_object_that_was_stored_wrong_does_not_stay(lab: Lab, data: bytes, operation: str) -> None:
+async def test_an_object_that_was_stored_wrong_does_not_stay(
+    lab: Lab, data: bytes, operation: Operation
+) -> None:
     lab.source.put(SOURCE, KEY, data)
-    lab.s3.fail(WriteFault(operation, spoil=True))  # type: ignore[arg-type]
+    lab.s3.fail(WriteFault(operation, spoil=True))
 
     outcome = await lab.replicate()
 
@@ -216,10 +220,10 @@ async def test_an_object_that_was_stored_wrong_does_not_stay(lab: Lab, data: byt
     ids=["put", "start", "part", "complete"],
 )
 async def test_a_refusal_is_told_as_the_destination_s(
-    lab: Lab, data: bytes, operation: str, status: int, code: str, reason: Reason, kind: Kind
+    lab: Lab, data: bytes, operation: Operation, status: int, code: str, reason: Reason, kind: Kind
 ) -> None:
     lab.source.put(SOURCE, KEY, data)
-    lab.s3.fail(WriteFault(operation, times=None, status=status, code=code))  # type: ignore[arg-type]
+    lab.s3.fail(WriteFault(operation, times=None, status=status, code=code))
 
     outcome = await lab.replicate()
 
@@ -251,6 +255,28 @@ async def test_names_of_metadata_go_in_lower_case_and_are_still_the_same_state(l
     assert (await lab.replicate(optimistic=False)).reason is Reason.SAME_IDENTITY
 
 
+@pytest.mark.parametrize(("data", "operation"), [(SMALL, "put"), (LARGE, "part"), (LARGE, "complete")])
+async def test_keys_that_expire_in_the_middle_are_looked_for_once_more(
+    lab: Lab, data: bytes, operation: Operation
+) -> None:
+    lab.source.put(SOURCE, KEY, data)
+    session = Rotating("us-east-1")
+    lab.requests._credentials = AwsCredentials(session)
+    lab.s3.fail(WriteFault(operation, status=400, code="ExpiredToken"))
+
+    assert (await lab.replicate()).result is Result.COPIED
+    assert session.looks == 2
+
+
+async def test_the_storage_class_is_asked_for(lab: Lab) -> None:
+    destination = S3Destination(lab.requests, lab.recorder, bucket=DESTINATION, storage_class="STANDARD_IA")
+    lab.destination = destination
+    for data in (SMALL, LARGE):
+        lab.source.put(SOURCE, KEY, data)
+        await lab.replicate(optimistic=False)
+        assert lab.s3.buckets[DESTINATION][KEY].headers["x-amz-storage-class"] == "STANDARD_IA"
+
+
 # --- large objects ---
 
 
@@ -275,7 +301,7 @@ async def test_a_large_object_holds_one_part_and_says_so_before(lab: Lab) -> Non
 @pytest.mark.parametrize("operation", ["start", "part", "complete"])
 @pytest.mark.parametrize("times", [1, 4], ids=["once", "again and again"])
 async def test_a_passing_fault_of_an_upload_is_got_over(
-    lab: Lab, operation: str, what: str, times: int
+    lab: Lab, operation: Operation, what: str, times: int
 ) -> None:
     lab.source.put(SOURCE, KEY, LARGE)
     if operation == "start" and times > 1:
