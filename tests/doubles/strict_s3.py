@@ -104,8 +104,6 @@ class StrictS3(FaultyS3):
         """Whether conditions of writes are looked at."""
         self.conditional_deletes: bool | None = True
         """None: answers NotImplemented, as S3 itself once did; False: ignores the condition."""
-        self.expired_keys: set[str] = set()
-        """Access keys that are answered with ExpiredToken."""
         self.faults: list[_Rule] = []
         self.writes: list[tuple[Operation, str, int]] = []
         """Operation, key and answered status (0: none) of each write."""
@@ -133,8 +131,6 @@ class StrictS3(FaultyS3):
         path, _, query = request.raw_path.partition("?")
         bucket, _, key = unquote_to_bytes(path).decode()[1:].partition("/")
         asked = {name: values[0] for name, values in parse_qs(query, keep_blank_values=True).items()}
-        if _key_of(request) in self.expired_keys:
-            return web.Response(status=400, body=_document("ExpiredToken", "The token has expired."))
         operation = _operation(request.method, asked)
         if operation is None:
             return await super()._serve(request)
@@ -384,11 +380,6 @@ def _operation(method: str, asked: Mapping[str, str]) -> Operation | None:
             return "abort" if "uploadId" in asked else "delete"
         case _:
             return "uploads" if "uploads" in asked else None
-
-
-def _key_of(request: web.BaseRequest) -> str:
-    found = re.search(r"Credential=([^/]+)/", request.headers.get("Authorization", ""))
-    return found[1] if found else ""
 
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:
