@@ -310,11 +310,11 @@ def _pulled(received: Any) -> PulledMessage:
 
 def _state(subscription: Subscription) -> SubscriptionState:
     policy = subscription.dead_letter_policy
-    retention = subscription.message_retention_duration
+    retention = Subscription.pb(subscription).message_retention_duration
     return SubscriptionState(
         topic=subscription.topic,
         ack_deadline_seconds=subscription.ack_deadline_seconds,
-        retention_seconds=int(retention.total_seconds()) if retention else 0,
+        retention_seconds=retention.seconds,
         dead_letter_topic=policy.dead_letter_topic or None,
         max_delivery_attempts=policy.max_delivery_attempts or None,
         exactly_once=subscription.enable_exactly_once_delivery,
