@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from consumer.admission import Slots, spread
 from consumer.cancellation import finish
@@ -137,7 +137,7 @@ class Pipeline:
 
     async def _work(self, delivery: Delivery) -> tuple[Verdict, int]:
         try:
-            events = parse_message(delivery.body)
+            events = parse_message(delivery.body, _plain(delivery.attributes))
         except ReplicatorError as error:
             return DeadLetter(error.reason, str(Failure.of(error)), "unknown"), 0
         try:
@@ -290,6 +290,11 @@ async def judge(gate: Gate, outcome: Outcome, *, may_close: bool = True) -> Outc
         failure=failure,
         seconds=outcome.seconds,
     )
+
+
+def _plain(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """The attributes that are text: those of Pub/Sub, where notifications of Cloud Storage come from."""
+    return {name: value for name, value in attributes.items() if isinstance(value, str)}
 
 
 def _unavailable(outcome: Outcome) -> bool:

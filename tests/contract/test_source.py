@@ -203,6 +203,7 @@ async def test_a_head_and_a_read_tell_the_same_state(bench: Bench) -> None:
         assert b"".join([piece async for piece in stream.pieces()]) == DATA
 
     assert (head.ref, head.size, head.md5_etag, head.version_id) == (ref, len(DATA), True, None)
+    assert head.replica_of is None
     assert isinstance(bench, DoubleBench) or abs(head.last_modified - time.time()) < 300
 
 
@@ -272,13 +273,15 @@ async def test_what_the_object_carries_is_told(bench: Bench) -> None:
         "ContentLanguage": "de",
         "ContentDisposition": 'attachment; filename="x.html"',
         "CacheControl": "max-age=60",
-        "Metadata": {"plain": "value", "replicator-source": "s3://first/origin"},
+        "Metadata": {"plain": "value", "replicator-source": "gs://first/origin"},
     }
     bench.put("key", b"\x1f\x8b raw", headers)
 
-    carried = (await bench.source.head(ObjectRef(bench.bucket, "key"), None)).carried
+    source = await bench.source.head(ObjectRef(bench.bucket, "key"), None)
+    carried = source.carried
 
     assert await read(bench, "key") == b"\x1f\x8b raw"
+    assert source.replica_of == "gs://first/origin"
     assert (carried.content_type, carried.content_encoding) == ("text/html; charset=utf-8", "gzip")
     assert (carried.content_language, carried.cache_control) == ("de", "max-age=60")
     assert carried.content_disposition == 'attachment; filename="x.html"'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import random
@@ -18,6 +19,7 @@ from consumer.decide import Policy
 from consumer.errors import Kind, Reason, ReplicatorError, SourceChanged
 from consumer.model import MIB, EventKind, ObjectEvent, ObjectRef, OperationRetried, Outcome, Result, Store
 from consumer.names import PROBE_NAME
+from consumer.pause import Gate
 from consumer.replicate import Replicator
 from tests.doubles.gcs_wire import crc32c
 from tests.doubles.memory_stores import MemoryDestination
@@ -431,6 +433,21 @@ async def test_the_probe_asks_for_nothing_that_is_there(lab: Lab) -> None:
         await lab.source.probe(BUCKET)
     assert (caught.value.reason, caught.value.kind) == (Reason.SOURCE_FORBIDDEN, Kind.PERMISSION)
     assert "storage.objects.list" in caught.value.hint
+
+
+async def test_a_trouble_of_the_source_is_not_the_destinations(lab: Lab) -> None:
+    """The gate tells the sides apart by the operation."""
+    lab.gcs.inject(Fault(status=503, times=FOR_EVER))
+    lab.destination.steps.fail("probe", AssertionError("the destination was asked"))
+    queue = None
+    gate = Gate(lab.source, lab.destination, queue, lab.recorder, asyncio.get_running_loop().time)
+    outcome = await lab.replicate()
+    assert outcome.failure is not None
+
+    judged = await gate.judge(outcome.failure, BUCKET)
+
+    assert (judged.reason, judged.kind) == (Reason.SERVER_ERROR, Kind.UNAVAILABLE)
+    assert not gate.is_open()
 
 
 # --- answers that are none ---
