@@ -49,11 +49,9 @@ def explain(routes: Sequence[Route], ref: ObjectRef) -> Explanation:
             return _taken(Verdict(number, route, _why_taken(route, ref)), ref, tuple(passed_over))
         else:
             passed_over.append(Verdict(number, route, _why_left(route, ref)))
-    bucket = f"{ref.store}://{ref.bucket}"
+    read_at_all = any(route.source.has_bucket(ref) for route in routes)
     why = (
-        f"no route takes it: ignored, as others read {bucket}"
-        if any(route.source.has_bucket(ref) for route in routes)
-        else f"no route reads {bucket}: refused"
+        "no route takes it: ignored" if read_at_all else f"no route reads {ref.store}://{ref.bucket}: refused"
     )
     return Explanation(ref, None, why, None, tuple(passed_over))
 
@@ -67,14 +65,14 @@ def _taken(verdict: Verdict, ref: ObjectRef, passed_over: tuple[Verdict, ...]) -
 
 
 def _why_taken(route: Route, ref: ObjectRef) -> str:
-    reasons = [
-        f"the key begins with {route.source.prefix!r}" if route.source.prefix else "it takes every key"
-    ]
+    reasons = []
+    if route.source.prefix:
+        reasons.append(f"the key begins with {route.source.prefix!r}")
     if route.include:
-        reasons = [*reasons[: bool(route.source.prefix)], f"include {_first(route.include, ref)!r} matches"]
+        reasons.append(f"include {_first(route.include, ref)!r} matches")
     if route.exclude:
         reasons.append("no exclude matches")
-    return ", ".join(reasons)
+    return ", ".join(reasons) or "it takes every key"
 
 
 def _why_not_read(route: Route, ref: ObjectRef) -> str:

@@ -302,6 +302,11 @@ def test_a_bucket_for_the_rest_that_a_route_writes_to_as_well_is_pointed_out(tmp
     assert load(tmp_path, ROUTES=json.dumps([ENTRY]), GCS_BUCKET_NAME="rest")[1] == []
 
 
+def test_a_prefix_without_its_bucket_is_pointed_out(tmp_path: Path) -> None:
+    (warning,) = load(tmp_path, ROUTES=json.dumps([ENTRY]), GCS_KEY_PREFIX="in/")[1]
+    assert warning.startswith("GCS_KEY_PREFIX: is without effect")
+
+
 def test_the_bucket_for_the_rest_takes_part_in_no_loop_unless_source_buckets_makes_it_so(
     tmp_path: Path,
 ) -> None:
