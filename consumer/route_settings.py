@@ -70,6 +70,10 @@ def route_warnings(settings: Settings) -> list[str]:
             "GCS_BUCKET_NAME: what comes from other buckets may get a name that a route writes, too, and is refused as "
             f"foreign then; another bucket or GCS_KEY_PREFIX keeps it apart from {', '.join(shared)}"
         )
+    if settings.gcs_key_prefix and settings.gcs_bucket_name is None:
+        warnings.append(
+            "GCS_KEY_PREFIX: is without effect, as it belongs to GCS_BUCKET_NAME, which is not set"
+        )
     read = {route.source.bucket for route in (*listed, *rest)}
     warnings += [
         f"SOURCE_BUCKETS: {bucket} is read by no route; set GCS_BUCKET_NAME for it, or add a route"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from consumer.decide import ForeignRule, MissingRule, Policy
 from consumer.errors import ConfigurationError
 from consumer.model import ObjectRef, Store
 from consumer.names import TEMPORARY_PREFIX
+from consumer.route_entries import STORAGE_CLASSES, RouteEntry
 from consumer.route_settings import routes_of
 from consumer.routes import ANY_BUCKET, Place, Route, find
 from consumer.settings import Settings, load_settings
@@ -300,6 +302,11 @@ def test_a_bucket_for_the_rest_that_a_route_writes_to_as_well_is_pointed_out(tmp
     assert load(tmp_path, ROUTES=json.dumps([ENTRY]), GCS_BUCKET_NAME="rest")[1] == []
 
 
+def test_a_prefix_without_its_bucket_is_pointed_out(tmp_path: Path) -> None:
+    (warning,) = load(tmp_path, ROUTES=json.dumps([ENTRY]), GCS_KEY_PREFIX="in/")[1]
+    assert warning.startswith("GCS_KEY_PREFIX: is without effect")
+
+
 def test_the_bucket_for_the_rest_takes_part_in_no_loop_unless_source_buckets_makes_it_so(
     tmp_path: Path,
 ) -> None:
@@ -308,3 +315,27 @@ def test_the_bucket_for_the_rest_takes_part_in_no_loop_unless_source_buckets_mak
     (problem,) = problems(tmp_path, back, GCS_BUCKET_NAME="archive", SOURCE_BUCKETS="landing")
     assert "lead into one another" in problem
     assert "GCS_BUCKET_NAME (s3://landing/ → gs://archive/)" in problem
+
+
+# --- The page about it ---
+
+PAGE = (Path(__file__).parents[2] / "docs" / "routes.md").read_text()
+EXAMPLES = re.findall(r"```(toml|yaml|sh)\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.parametrize(("language", "text"), EXAMPLES)
+def test_the_examples_of_the_page_work(tmp_path: Path, language: str, text: str) -> None:
+    if language == "sh":
+        settings, warnings = load(tmp_path, ROUTES=text.removeprefix("ROUTES='").rstrip("'\n"))
+    else:
+        (tmp_path / f"routes.{language}").write_text(text)
+        settings, warnings = load(tmp_path, ROUTES_FILE=str(tmp_path / f"routes.{language}"))
+    assert len(routes_of(settings)) == 2
+    assert warnings == []
+
+
+def test_the_page_names_every_key_and_storage_class() -> None:
+    assert len(EXAMPLES) == 4
+    keys = [field.alias or name for name, field in RouteEntry.model_fields.items()]
+    classes = [name for names in STORAGE_CLASSES.values() for name in names]
+    assert [word for word in (*keys, *classes) if f"`{word}`" not in PAGE] == []
