@@ -1,8 +1,8 @@
 """A bucket in memory that is a source and a destination at once: users and the program write the same objects in it.
 
-Of one of two kinds, each with the weaknesses of its revisions. GCS: a generation is never used twice, but a patch of the
-metadata keeps it. S3: an ETag is the MD5 of the bytes, so no precondition sees that they were written again; any other
-metadata is a new object, without what the program noted on the old one.
+Of one of two kinds, each with the weaknesses of its revisions. GCS: a generation is never used twice, but a patch of
+the metadata keeps it. S3: an ETag is the MD5 of the bytes, so no precondition sees that they were written again; any
+other metadata is a new object, without what the program noted on the old one.
 
 Every change, whoever made it, calls `told`. Steps are those of `memory_stores`, their subjects `BUCKET/KEY`.
 """
@@ -43,6 +43,7 @@ class Change:
     number: int
     seconds: float
     stored: StoredReplica
+    by_engine: bool
 
 
 class _Labelled(Steps):
@@ -58,8 +59,8 @@ class _Labelled(Steps):
 class MemoryBucket(MemoryDestination):
     """`ports.DestinationStore`; `source` is the same bucket as `ports.SourceStore`.
 
-    `engine_writes` counts what the program changed, `user_writes` what others did. `clock` is the store's own, in seconds
-    since the epoch.
+    `engine_writes` counts what the program changed, `user_writes` what others did. `clock` is the store's own, in
+    seconds since the epoch.
     """
 
     def __init__(self, store: Store, bucket: str, clock: Callable[[], float], steps: Steps) -> None:
@@ -70,6 +71,7 @@ class MemoryBucket(MemoryDestination):
         self.steps = _Labelled(steps, bucket)
         self.source = _AsSource(self)
         self.told: Callable[[Change], None] = lambda change: None
+        self.tells_crc32c = True
         self.engine_writes = 0
         self.user_writes = 0
         self._changes = 0
@@ -93,9 +95,9 @@ class MemoryBucket(MemoryDestination):
         hashes: bool = True,
         temporary: bool = False,
     ) -> Replica:
-        """Writes an object. S3 tells a CRC32C only of what was sent with one; the program always does."""
+        """Writes an object. Of what was sent to S3 without a CRC32C it tells none, if `tells_crc32c` says so."""
         by_engine, self._by_engine = self._by_engine, False
-        told_crc32c = hashes and (self.store is Store.GCS or by_engine)
+        told_crc32c = hashes and (self.tells_crc32c or by_engine)
         self._generation += 1
         revision: Revision = self._generation if self.store is Store.GCS else hashlib.md5(data).hexdigest()
         replica = Replica(
@@ -163,7 +165,7 @@ class MemoryBucket(MemoryDestination):
         self.engine_writes += by_engine
         self.user_writes += not by_engine
         self._changes += 1
-        self.told(Change(self.ref(stored.replica.name), kind, self._changes, self.clock(), stored))
+        self.told(Change(self.ref(stored.replica.name), kind, self._changes, self.clock(), stored, by_engine))
 
     def state(self, name: str) -> SourceState | None:
         """The object as a source."""
