@@ -111,10 +111,11 @@ class Pod:
     def take(self, note: Note) -> Worker:
         """Starts to work on an event."""
         worker = Worker(self.name, f"{note.event.kind} {note.event.ref.uri}#{note.told}")
+        optimistic = note.told == 0
 
         async def run() -> None:
             WORKER.set(worker)
-            outcome = await self.router.replicate(note.event, optimistic=note.told == 0)
+            outcome = await self.router.replicate(note.event, optimistic=optimistic)
             with suppress(ReplicatorError):
                 await self._sides.scheduler.park("ack", note.event.ref.uri)
                 self._sides.settle(note, outcome)
@@ -206,11 +207,15 @@ class Sides:
     # --- users ---
 
     def put(self, store: Store, key: str, data: bytes, meta: str = "") -> None:
-        bucket, carried = self.buckets[store], CarriedMetadata(user={"meta": meta} if meta else {})
+        bucket, carried = self.buckets[store], self.carried(meta)
         if any(data == put.content[0] for (name, _), put in self.last_put.items() if name == key):
             self.same_bytes.add(key)
         bucket.words.add(_word(key, data, carried))
         self._put(store, key, bucket.put(key, data, carried=carried), data)
+
+    @staticmethod
+    def carried(meta: str) -> CarriedMetadata:
+        return CarriedMetadata(user={"meta": meta} if meta else {})
 
     def rewrite_metadata(self, store: Store, key: str, meta: str) -> bool:
         """Whether there was anything to rewrite. A patch of a replica stays with it, so nobody does that here."""
@@ -370,6 +375,8 @@ class Sides:
             elif self.untold:
                 for _ in range(min(3, len(self.untold))):
                     self.tell(random.randrange(64), random.randrange(64), "nothing")
+            elif any(pod.workers for pod in self.pods):
+                self.wait(100.0)  # a short pause of a copy that failed
             else:
                 break
         else:
