@@ -76,7 +76,7 @@ class ObjectEvent:
 
     `size` in bytes, `etag` and `region` are hints as well; `time` is when the source says that it happened.
     `version_id` is a generation for an object of GCS; `replica_of` the URI that the object was made of, when the event
-    itself tells that it is a replica.
+    itself tells that it is a replica, and `made_of` all that the program's own metadata says of that (see `identity`).
     """
 
     kind: EventKind
@@ -89,6 +89,7 @@ class ObjectEvent:
     time: datetime | None = None
     etag: str | None = None
     replica_of: str | None = None
+    made_of: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,8 @@ class SourceObject:
     region: str | None = None
     replica_of: str | None = None
     """The URI that this object was made of, when it is itself a replica."""
+    made_of: Mapping[str, str] = field(default_factory=dict)
+    """All that the program's own metadata says of what it was made of (see `identity`); empty for an original."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,8 @@ class Replica:
     """An object at the destination, as one read of it (or the answer to a write) told.
 
     `crc32c` as an unsigned integer and `md5` as 16 raw bytes, or None when the store does not tell; `modified` in whole
-    seconds since the epoch, when its bytes were written.
+    seconds since the epoch, when its bytes were written. `carried` is what it bears besides the program's own metadata,
+    just as a read of it as a source would tell; None when this answer does not tell.
     """
 
     name: str
@@ -144,6 +148,7 @@ class Replica:
     md5: bytes | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     modified: int | None = None
+    carried: CarriedMetadata | None = None
 
 
 @dataclass(frozen=True, slots=True)

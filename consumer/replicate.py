@@ -65,6 +65,8 @@ MAX_OBJECT_SIZE: Final = 5 * 1024**4
 """Bytes; the limit of both stores (GCS, "Quotas and limits": 5 TiB per object)."""
 
 _ROUNDS: Final = 5
+_MAYBE_UNREAD: Final = frozenset({Reason.SAME_EVENT, Reason.OWN_REPLICA})
+"""What may have been told by the event itself: no answer to a request that waits for a read of the source."""
 _LOOK_SECONDS: Final = 10.0
 """How long a cancelled copy may still take whose write is out: it has to be looked after."""
 
@@ -157,16 +159,14 @@ class Replicator:
                 return Outcome(event, Result.IGNORED, Reason.TEMPORARY_OBJECT)
             name = self._name_of(event.ref)
             uri = self._uri(name)
-            if event.replica_of == uri:
-                # Of a replica that was made of what is there; every later state of it has an event of its own.
-                return Outcome(event, OWN_REPLICA.result, OWN_REPLICA.reason, uri)
             turn = await self._shared.names.take(uri, (event.ref, event.kind))
             try:
                 if turn.shared is not None:
                     outcome = _shared(turn.shared, event)
                 else:
-                    unseen = optimistic and not self._is_known(event.ref, uri)
-                    outcome = turn.result = await self._until_equal(event, name, unseen)
+                    unseen = optimistic and event.replica_of != uri and not self._is_known(event.ref, uri)
+                    outcome = await self._until_equal(event, name, unseen)
+                    turn.result = None if outcome.reason in _MAYBE_UNREAD else outcome
                     self._shared.recent.note(uri, outcome)
             finally:
                 self._shared.names.give_back(turn)
@@ -252,7 +252,12 @@ class Replicator:
             self._source.open(event.ref, event.region) as stream,
         ):
             if stream.source.replica_of == self._uri(name):
-                return Outcome(event, OWN_REPLICA.result, OWN_REPLICA.reason)
+                # Mostly the echo of the way back; only a look at what is there now can tell.
+                return (
+                    None
+                    if self._policy.both_ways
+                    else _done(event, OWN_REPLICA.result, OWN_REPLICA.reason, None)
+                )
             size = stream.source.size
             if size > self._small_limit or not reservation.covers(self._needed(size)):
                 return None  # the size was a surprise
@@ -263,7 +268,7 @@ class Replicator:
         mine = _lost_response(replica, attempts.unanswered)
         if mine is not None and replica is not None:
             return await self._look_after(event, mine, replica)
-        known = decide_unread(event, replica, self._policy)
+        known = decide_unread(event, replica, self._policy, self._uri(name))
         if known is not None and not attempts.out:
             return _done(event, known.result, known.reason, replica)
         source = await self._head(event)
@@ -434,7 +439,8 @@ class Replicator:
         The source may have changed while the bytes were on their way, and the event of that change may have been
         settled before they became visible: by somebody who found nothing to delete, or who saw the replica that
         we then replaced and took an object that had come back (a restored version, the same bytes put again within
-        the second) for replicated. Every other change has an event that comes after us.
+        the second) for replicated. Every other change has an event that comes after us, or before us where a revision
+        follows the content: our swap did not see then that somebody had answered it, and has undone it.
         """
         deletes = self._policy.replicate_deletes
         if done.replaced is not None or deletes:
@@ -442,6 +448,8 @@ class Replicator:
             if now is None and deletes:
                 return await self._delete(event, replica.name, replica.revision)
             if now is not None and not identity.same_state(now, done.source):
+                if isinstance(replica.revision, str):
+                    return None
                 seen = done.replaced and decide(
                     event, now, done.replaced, self._policy, self._uri(replica.name)
                 )

@@ -213,7 +213,7 @@ class TestAnsweredBefore:
     )
 
     def test_the_event_that_the_replica_was_created_for(self) -> None:
-        done = decide_unread(self.EVENT, self.MARKED, Policy())
+        done = decide_unread(self.EVENT, self.MARKED, Policy(), DESTINATION)
         assert done == Done(Result.ALREADY_REPLICATED, Reason.SAME_EVENT)
 
     @pytest.mark.parametrize(
@@ -236,21 +236,21 @@ class TestAnsweredBefore:
         ids=str,
     )
     def test_any_other_event(self, change: dict[str, Any]) -> None:
-        assert decide_unread(replace(self.EVENT, **change), self.MARKED, Policy()) is None
+        assert decide_unread(replace(self.EVENT, **change), self.MARKED, Policy(), DESTINATION) is None
 
     def test_nothing_is_there(self) -> None:
-        assert decide_unread(self.EVENT, None, Policy()) is None
+        assert decide_unread(self.EVENT, None, Policy(), DESTINATION) is None
 
     def test_a_replica_without_a_mark(self) -> None:
-        assert decide_unread(self.EVENT, OURS, Policy()) is None
+        assert decide_unread(self.EVENT, OURS, Policy(), DESTINATION) is None
 
     def test_a_mark_on_a_replica_of_another_state(self) -> None:
         older = {**self.MARKED.metadata, "replicator-etag": "0" * 32}
-        assert decide_unread(self.EVENT, replace(self.MARKED, metadata=older), Policy()) is None
+        assert decide_unread(self.EVENT, replace(self.MARKED, metadata=older), Policy(), DESTINATION) is None
 
     def test_never_with_deletes_propagated(self) -> None:
         """The writer may have died before it looked whether the source was still there."""
-        assert decide_unread(self.EVENT, self.MARKED, Policy(replicate_deletes=True)) is None
+        assert decide_unread(self.EVENT, self.MARKED, Policy(replicate_deletes=True), DESTINATION) is None
 
     @pytest.mark.parametrize(
         ("replaced", "policy", "may"),
