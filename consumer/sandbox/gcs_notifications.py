@@ -11,6 +11,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+UNSENT_PATH: Final = "/_unsent"
+"""Where the emulator says how many notifications it has still to send."""
+
 _PUBLISH_SECONDS: Final = 30.0
 _AGAIN_SECONDS: Final = 1.0
 
@@ -35,6 +38,10 @@ class Notifications:
         config = {"kind": "storage#notification", "id": number, "topic": wanted["topic"]}
         configs.append(config | {"payload_format": "JSON_API_V1"})
         return configs[-1]
+
+    @property
+    def unsent(self) -> int:
+        return sum(sender.unsent for sender in self._senders.values())
 
     def finalized(self, resource: dict[str, Any], replaced: dict[str, Any] | None) -> None:
         if replaced is None:
@@ -71,8 +78,12 @@ class Sender:
 
     def __init__(self, server: str) -> None:
         self._server = server
-        self._unsent: queue.SimpleQueue[tuple[str, bytes, dict[str, str]]] = queue.SimpleQueue()
+        self._unsent: queue.Queue[tuple[str, bytes, dict[str, str]]] = queue.Queue()
         threading.Thread(target=self._publish, daemon=True).start()
+
+    @property
+    def unsent(self) -> int:
+        return self._unsent.unfinished_tasks
 
     def send(self, topic: str, data: bytes, attributes: dict[str, str]) -> None:
         self._unsent.put((topic, data, attributes))
@@ -92,6 +103,7 @@ class Sender:
             while True:
                 try:
                     publish(request, timeout=_PUBLISH_SECONDS)
+                    self._unsent.task_done()
                     break
                 except grpc.RpcError as error:
                     logging.getLogger(__name__).warning("Pub/Sub took no notification: %s", error)

@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from gcp_storage_emulator.server import RequestHandler, Router
 from gcp_storage_emulator.storage import Storage
 
-from consumer.sandbox.gcs_notifications import Notifications
+from consumer.sandbox.gcs_notifications import UNSENT_PATH, Notifications
 from consumer.sandbox.servers import HOST, Server
 from consumer.sandbox.writes import WRITES_PATH, Writes
 
@@ -159,6 +159,9 @@ class Handler(RequestHandler):  # type: ignore[misc]  # ships no annotations
         path = urlsplit(self.path).path
         if path == WRITES_PATH:
             self._say(200, self.storage.writes.told())
+            return True
+        if path == UNSENT_PATH:
+            self._say(200, str(self.storage.notifications.unsent).encode())
             return True
         if self.command == "POST" and (configs := _CONFIGS_PATH.fullmatch(path)):
             config = self.storage.notifications.add(unquote(configs[1]), json.loads(body))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 from collections import Counter
 from typing import Final
+from urllib.parse import urlsplit
 
 WRITES_PATH: Final = "/_writes"
 """Where a store of the sandbox answers with its writes. No bucket's name begins so."""
+
+_CALL_SECONDS: Final = 60.0
 
 
 class Writes:
@@ -22,3 +26,14 @@ class Writes:
     def told(self) -> bytes:
         """As JSON: how often, by bucket and name."""
         return json.dumps(self._seen).encode()
+
+
+def writes_at(url: str) -> dict[str, int]:
+    """What the store at `url` counted, by bucket and name."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_CALL_SECONDS)
+    try:
+        connection.request("GET", WRITES_PATH)
+        found: dict[str, int] = json.loads(connection.getresponse().read())
+        return found
+    finally:
+        connection.close()
