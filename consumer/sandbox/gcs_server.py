@@ -114,6 +114,7 @@ class OneStorage(Storage):  # type: ignore[misc]  # ships no annotations
             "id": f"{bucket_name}/{file_name}/{self._last_generation}",
             "generation": str(self._last_generation),
             "metageneration": "1",
+            "mediaLink": re.sub(r"(?<=generation=)\d+", str(self._last_generation), resource["mediaLink"]),
             "size": str(len(content)),
             "timeCreated": now,
             "updated": now,

@@ -211,8 +211,8 @@ def handlers(pubsub: PubSub) -> list[grpc.GenericRpcHandler]:
 def _handler(method: _Method, deserialize: Callable[[bytes], Any]) -> grpc.RpcMethodHandler:
     async def call(request: Any, context: Any) -> Any:
         left = context.time_remaining()
-        # A caller that gives up has its answer before.
-        patience = _PULL_SECONDS if left is None else min(_PULL_SECONDS, max(0.0, left - 1.0))
+        # A caller that gives up has its answer before: messages that nobody gets would be leased for nothing.
+        patience = _PULL_SECONDS if left is None else min(_PULL_SECONDS, left * 0.9)
         try:
             return await method(request, patience)
         except Refusal as refusal:
