@@ -2,7 +2,8 @@
 
 As published it answers one connection at a time, writes its whole index anew with every object, takes a name for a
 path (`a/../b` and `a//b` fail or collide), gives no object whose metadata is not Latin-1, knows no precondition and no
-generation when it is asked for one, gives an upload the generation of its beginning, and notifies nobody.
+generation when it is asked for one, gives an upload the generation of its beginning, breaks down over an upload that
+is empty or says that it is JSON, and notifies nobody.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from http.server import ThreadingHTTPServer
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from gcp_storage_emulator import server
 from gcp_storage_emulator.server import RequestHandler, Router
 from gcp_storage_emulator.storage import Storage
 
@@ -226,6 +228,16 @@ class OneServer(ThreadingHTTPServer):
         self.server_name, self.server_port = HOST, self.server_address[1]
 
 
+def _take_media_as_it_is() -> None:
+    read_data = server._read_data  # noqa: SLF001 - nothing public is between the request and its handler
+
+    def read(handler: Handler, query: dict[str, list[str]]) -> Any:
+        return handler.rfile.read() if query.get("uploadType") == ["media"] else read_data(handler, query)
+
+    server._read_data = read  # noqa: SLF001
+
+
 def start() -> Server:
-    server = OneServer((HOST, 0), partial(Handler, OneStorage()))
-    return Server(f"http://{HOST}:{server.server_port}", server.serve_forever)
+    _take_media_as_it_is()
+    http_server = OneServer((HOST, 0), partial(Handler, OneStorage()))
+    return Server(f"http://{HOST}:{http_server.server_port}", http_server.serve_forever)
