@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import grpc
-from google.protobuf import empty_pb2
 from google.pubsub_v1 import types
 
 from consumer.sandbox.servers import HOST, Server
@@ -124,7 +123,7 @@ class PubSub:
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "a message needs data or attributes")
         for message in request.messages:
             message.message_id = str(next(self._message_ids))
-            message.publish_time = datetime.now(UTC)
+            types.PubsubMessage.pb(message).publish_time.FromDatetime(datetime.now(UTC))
             for subscription in self._subscriptions.values():
                 if subscription.resource.topic == request.topic:
                     subscription.put(message)
@@ -155,18 +154,14 @@ class PubSub:
         wait = 0.0 if request.return_immediately else patience
         return types.PullResponse(received_messages=await subscription.pull(request.max_messages, wait))
 
-    async def acknowledge(self, request: types.AcknowledgeRequest, patience: float) -> empty_pb2.Empty:
+    async def acknowledge(self, request: types.AcknowledgeRequest, patience: float) -> None:
         self._subscription(request.subscription).acknowledge(request.ack_ids)
-        return empty_pb2.Empty()
 
-    async def modify_ack_deadline(
-        self, request: types.ModifyAckDeadlineRequest, patience: float
-    ) -> empty_pb2.Empty:
+    async def modify_ack_deadline(self, request: types.ModifyAckDeadlineRequest, patience: float) -> None:
         if not 0 <= request.ack_deadline_seconds <= MOST_LEASE_SECONDS:
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "ack_deadline_seconds: 0 to 600")
         subscription = self._subscription(request.subscription)
         subscription.extend(request.ack_ids, request.ack_deadline_seconds)
-        return empty_pb2.Empty()
 
     async def backlog(self, name: str, patience: float) -> int:
         return self._subscription(name).backlog
@@ -208,7 +203,7 @@ def handlers(pubsub: PubSub) -> list[grpc.GenericRpcHandler]:
     return [*found, grpc.method_handlers_generic_handler(service, backlog)]
 
 
-def _handler(method: _Method, deserialize: Callable[[bytes], Any]) -> grpc.RpcMethodHandler:
+def _handler(method: _Method, deserialize: Callable[[bytes], Any]) -> grpc.RpcMethodHandler[Any, Any]:
     async def call(request: Any, context: Any) -> Any:
         left = context.time_remaining()
         # A caller that gives up has its answer before: messages that nobody gets would be leased for nothing.
@@ -226,8 +221,8 @@ def _handler(method: _Method, deserialize: Callable[[bytes], Any]) -> grpc.RpcMe
 def _serialize(answer: Any) -> bytes:
     if isinstance(answer, int):
         return str(answer).encode()
-    if isinstance(answer, empty_pb2.Empty):
-        return bytes(answer.SerializeToString())
+    if answer is None:
+        return b""  # google.protobuf.Empty
     return bytes(type(answer).serialize(answer))
 
 

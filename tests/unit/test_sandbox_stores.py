@@ -65,7 +65,7 @@ def events(clouds: Clouds) -> Callable[[str], list[types.PubsubMessage]]:
     pull = channel.unary_unary(
         f"/{SUBSCRIBER}/Pull", types.PullRequest.serialize, types.PullResponse.deserialize
     )
-    acknowledge = channel.unary_unary(f"/{SUBSCRIBER}/Acknowledge", types.AcknowledgeRequest.serialize)
+    acknowledge: Any = channel.unary_unary(f"/{SUBSCRIBER}/Acknowledge", types.AcknowledgeRequest.serialize)
     seen: list[types.PubsubMessage] = []
 
     def of(name: str) -> list[types.PubsubMessage]:
