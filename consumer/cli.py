@@ -94,11 +94,15 @@ def sandbox(
         bool,
         typer.Option("--exit", help="Check every object byte for byte, print a summary, and exit."),
     ] = False,
+    both_ways: Annotated[
+        bool,
+        typer.Option("--both-ways", help="Drop objects into GCS as well, and see them arrive in S3."),
+    ] = False,
 ) -> None:
     """Embedded S3, SQS and GCS emulators with the daemon on them: watch objects arrive, without an account."""
     from consumer.sandbox import run_sandbox
 
-    process.leave(run_sandbox(objects=objects, leave=leave))
+    process.leave(run_sandbox(objects=objects, leave=leave, both_ways=both_ways))
 
 
 def _line(outcome: Outcome) -> str:
