@@ -15,7 +15,7 @@ from consumer.adapters.http import HttpClient
 from consumer.adapters.s3_destination import S3Destination
 from consumer.adapters.s3_requests import S3Requests
 from consumer.admission import MemoryBudget
-from consumer.checks import Patience, Status, check_s3_destination
+from consumer.checks import Patience, Status, check_conditions
 from consumer.decide import ForeignRule, Policy
 from consumer.errors import Kind, Reason, ReplicatorError
 from consumer.model import (
@@ -26,9 +26,12 @@ from consumer.model import (
     ObjectRef,
     Outcome,
     Result,
+    Store,
     UnexpectedError,
 )
 from consumer.replicate import Replicator
+from consumer.routes import Place
+from consumer.settings import Settings
 from consumer.transfer import STREAM_RESERVATION
 from tests.doubles.faulty_s3 import S3Fault
 from tests.doubles.memory_stores import MemorySource
@@ -63,10 +66,16 @@ class Lab:
         kind: EventKind = EventKind.CREATED,
         policy: Policy | None = None,
         optimistic: bool = True,
+        storage_class: str | None = None,
     ) -> Outcome:
         """One event through a fresh engine, as after a restart."""
         engine = Replicator(
-            self.source, self.destination, self.budget, self.recorder, policy=policy or Policy()
+            self.source,
+            self.destination,
+            self.budget,
+            self.recorder,
+            policy=policy or Policy(),
+            storage_class=storage_class,
         )
         outcome = await engine.replicate(ObjectEvent(kind, ObjectRef(SOURCE, KEY)), optimistic=optimistic)
         assert self.recorder.of(UnexpectedError) == []
@@ -269,11 +278,9 @@ async def test_keys_that_expire_in_the_middle_are_looked_for_once_more(
 
 
 async def test_the_storage_class_is_asked_for(lab: Lab) -> None:
-    destination = S3Destination(lab.requests, lab.recorder, bucket=DESTINATION, storage_class="STANDARD_IA")
-    lab.destination = destination
     for data in (SMALL, LARGE):
         lab.source.put(SOURCE, KEY, data)
-        await lab.replicate(optimistic=False)
+        await lab.replicate(optimistic=False, storage_class="STANDARD_IA")
         assert lab.s3.buckets[DESTINATION][KEY].headers["x-amz-storage-class"] == "STANDARD_IA"
 
 
@@ -484,8 +491,13 @@ async def test_an_object_under_another_key_s_encryption_has_no_md5(lab: Lab) -> 
 # --- the start-up check ---
 
 
+SETTINGS = Settings(aws_region="eu-central-1", gcs_bucket_name="unused", s3_endpoint_url="http://s3.test")
+
+
 async def check(lab: Lab) -> tuple[Status, str]:
-    (found,) = await check_s3_destination(lab.destination, "s3://replicas", Patience(0, lambda: 0.0))
+    (found,) = await check_conditions(
+        lab.destination, Place(Store.S3, DESTINATION), SETTINGS, Patience(0, lambda: 0.0)
+    )
     return found.status, found.detail
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,16 +45,13 @@ def test_plain_values_go_as_they_are() -> None:
 
 
 def test_the_headers_of_an_object() -> None:
-    written = described(
-        new(
-            content_type="text/plain",
-            content_disposition='inline; filename="\u00fc"',
-            cache_control="no-store\r\nx-evil: 1",
-            user={"Author": "\u00fc"},
-        ),
-        "STANDARD_IA",
-        OPERATION,
+    told = new(
+        content_type="text/plain",
+        content_disposition='inline; filename="\u00fc"',
+        cache_control="no-store\r\nx-evil: 1",
+        user={"Author": "\u00fc"},
     )
+    written = described(replace(told, storage_class="STANDARD_IA"), OPERATION)
     assert written.signed == {
         "content-type": "text/plain",
         "cache-control": "no-store  x-evil: 1",
@@ -79,7 +78,7 @@ def test_the_headers_of_an_object() -> None:
 )
 def test_what_no_header_can_carry_is_refused_for_good(user: dict[str, str], says: str) -> None:
     with pytest.raises(ReplicatorError) as caught:
-        described(new(user=user), None, OPERATION)
+        described(new(user=user), OPERATION)
     assert (caught.value.reason, caught.value.kind) == (Reason.REFUSED, Kind.PERMANENT)
     assert says in caught.value.message
 
