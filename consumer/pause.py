@@ -29,7 +29,7 @@ from consumer.ports import Observer, Probes, Way
 _TRUST_SECONDS: Final = 5.0
 """For how long one answer to a probe, or one copy that succeeded, speaks for other messages."""
 _MOST_ANSWERS: Final = 1_000
-_MOST_WAYS_ASKED: Final = 8
+_MOST_WAYS_ASKED: Final = 32
 _OF_THE_WHOLE_STORE: Final = frozenset({Reason.CREDENTIALS, Reason.CLOCK_SKEW})
 
 
@@ -194,10 +194,12 @@ def _end(failure: Failure, source: str, destination: str) -> _End:
 
 
 def _touches(found: Failure, end: _End, way: Way) -> bool:
+    store = _store(end.place)
     if found.reason in _OF_THE_WHOLE_STORE:
-        store = _store(end.place)
         return store in (_store(way.source), _store(way.destination))
-    return end.place == (way.source if end.side is _Side.SOURCE else way.destination)
+    if end.side is _Side.DESTINATION:
+        return way.destination == end.place
+    return way.source in (end.place, f"{store}://")  # of any bucket, nobody knows one that is not touched
 
 
 def _store(place: str) -> str:

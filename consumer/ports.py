@@ -167,7 +167,7 @@ class Uploads(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """From one bucket to another: the URIs of both."""
+    """From one bucket to another: the URIs of both. `s3://` alone, as a source, is any bucket of S3."""
 
     source: str
     destination: str

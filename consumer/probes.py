@@ -11,7 +11,7 @@ from consumer.ports import DestinationStore, SourceStore, Way
 class StoreProbes:
     """`ports.Probes` over the stores of all routes: one source store of each kind, one destination for each bucket.
 
-    `ways` are the pairs of buckets that the configuration names; a route from any bucket gives none.
+    `ways` are the pairs of buckets that the configuration names.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class StoreProbes:
 
     async def source(self, place: str) -> None:
         scheme, _, bucket = place.partition("://")
-        await self._sources[Store(scheme)].probe(bucket)
+        await self._sources[Store(scheme)].probe(bucket or None)
 
     async def destination(self, place: str) -> None:
         await self._destinations[place].probe()

@@ -217,6 +217,20 @@ async def test_a_source_that_is_down_does_not_stop_another(bench: Bench, reason:
     assert not bench.gate.is_open(), "now the other is down, too"
 
 
+async def test_of_two_destinations_for_any_bucket_one_does_not_stop_the_other(bench: Bench) -> None:
+    bench.know(Way("s3://", "gs://x"), Way("s3://", "gs://y"))
+    down(bench.x)
+    await bench.judge(GONE, A_TO_X)
+    assert bench.gate.is_open()
+    assert bench.s3.steps.journal == [("probe", "")], "without a bucket the endpoint is asked"
+
+
+async def test_where_any_bucket_may_be_read_a_missing_one_is_no_proof_of_another(bench: Bench) -> None:
+    bench.know(Way("s3://", "gs://x"))
+    await bench.judge(NO_BUCKET, Way("s3://gone", "gs://x"))
+    assert not bench.gate.is_open()
+
+
 async def test_a_way_that_ends_where_nothing_answers_is_no_other_way(bench: Bench) -> None:
     bench.know(A_TO_X, B_TO_Y)
     bench.s3.remove_bucket("a")

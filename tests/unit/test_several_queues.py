@@ -368,7 +368,9 @@ async def test_a_request_finds_its_slot_between_two_long_polls() -> None:
 
 async def test_the_depth_is_the_sum_over_those_that_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     bench, first, second = bench_of_two()
-    first.dead_letters.clear()
+    for delay in (0.0, 1e6, 1e6):
+        first.send("not read", delay=delay)
+    first.gate("receive")
 
     async def depth() -> QueueDepth:
         return QueueDepth(5, 2, 1, 3)
@@ -378,10 +380,10 @@ async def test_the_depth_is_the_sum_over_those_that_can_tell(monkeypatch: pytest
 
     monkeypatch.setattr(second, "depth", depth)
     async with running(bench):
-        assert bench.recorder.one(QueueDepth) == QueueDepth(5, 2, 1, 3)
+        assert bench.recorder.one(QueueDepth) == QueueDepth(6, 2, 3, 3)
         monkeypatch.setattr(second, "depth", unknown)
         await asyncio.sleep(31)
-        assert bench.recorder.of(QueueDepth)[-1] == QueueDepth(0, 0, 0, 0)
+        assert bench.recorder.of(QueueDepth)[-1] == QueueDepth(1, 0, 2, 0)
         monkeypatch.setattr(first, "depth", unknown)
         await asyncio.sleep(30)
         assert bench.recorder.of(QueueDepth)[-1] == QueueDepth(None, None, None, None)
