@@ -14,14 +14,18 @@ import pytest
 
 from consumer.adapters.gcs_source import READ, GcsSource
 from consumer.adapters.http import HttpClient
-from consumer.admission import MemoryBudget
+from consumer.admission import MemoryBudget, Slots
 from consumer.decide import Policy
 from consumer.errors import Kind, Reason, ReplicatorError, SourceChanged
+from consumer.identity import GENERATION
 from consumer.model import MIB, EventKind, ObjectEvent, ObjectRef, OperationRetried, Outcome, Result, Store
 from consumer.names import PROBE_NAME
+from consumer.parallel import GiantCopies
+from consumer.parts import PartSizes
 from consumer.pause import Gate
 from consumer.probes import StoreProbes
 from consumer.replicate import Replicator
+from consumer.transfer import CHUNK, STREAM_RESERVATION
 from tests.doubles.gcs_wire import crc32c
 from tests.doubles.memory_stores import MemoryDestination
 from tests.doubles.recorder import Recorder
@@ -269,6 +273,35 @@ async def test_a_large_one_overwritten_in_mid_copy_is_never_mixed(lab: Lab) -> N
 
     assert (outcome.result, lab.replica) == (Result.COPIED, LARGE[::-1])
     assert len(lab.destination.history[KEY]) == 1
+
+
+async def test_a_giant_one_is_read_in_ranges_of_one_generation_and_proved_as_a_whole(lab: Lab) -> None:
+    lab.put(LARGE)
+    budget, slots = MemoryBudget(2 * STREAM_RESERVATION), Slots(2)
+    await slots.acquire()
+    giants = GiantCopies(
+        lab.source,
+        lab.destination,
+        lab.destination,
+        slots,
+        budget,
+        lab.recorder,
+        threshold=MIB,
+        streams=2,
+        sizes=PartSizes(2 * CHUNK, 2 * CHUNK),
+    )
+    engine = Replicator(lab.source, lab.destination, budget, lab.recorder, policy=Policy(), giants=giants)
+
+    outcome = await engine.replicate(ObjectEvent(EventKind.CREATED, REF, size=len(LARGE)))
+
+    assert (outcome.result, outcome.verification, lab.replica) == (Result.COPIED, "checksum", LARGE)
+    reads = lab.asked("download")
+    assert len(reads) == 3
+    assert {read["generation"] for read in reads} == {
+        lab.destination.objects[KEY].replica.metadata[GENERATION]
+    }
+    assert {read["Accept-Encoding"] for read in reads} == {"gzip"}
+    assert all("Range" in read for read in reads)
 
 
 # --- refusals ---

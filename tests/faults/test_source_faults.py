@@ -11,10 +11,10 @@ import pytest
 from botocore.credentials import Credentials
 
 from consumer.adapters.aws import AwsCredentials, AwsSession
-from consumer.adapters.s3_headers import read_carried
+from consumer.adapters.s3_headers import read_carried, read_source_object
 from consumer.decide import ForeignRule, MissingRule, Policy
 from consumer.errors import Kind, Reason
-from consumer.model import MIB, EventKind, Outcome, Result
+from consumer.model import MIB, EventKind, ObjectRef, Outcome, Result
 from tests.doubles.faulty_s3 import S3Fault, composite_checksum, full_checksum
 from tests.doubles.strict_gcs import Fault, StrictGcs
 from tests.faults.conftest import Lab
@@ -435,6 +435,16 @@ async def test_the_source_s_metadata_is_carried_and_its_own_origin_dropped(lab: 
     assert stored.metadata["replicator-source"] == f"s3://{SOURCE}/{KEY}"
     assert stored.metadata["replicator-verification"] == "md5"
     assert "replicator-version-id" not in stored.metadata
+
+
+@pytest.mark.parametrize(
+    "sent",
+    ["gs://bucket/ü€", "=?UTF-8?B?Z3M6Ly9idWNrZXQvw7zigqw=?=", "=?UTF-8?Q?gs=3A//bucket/=C3=BC=E2=82=AC?="],
+)
+def test_a_replica_tells_its_origin_however_s3_shows_it(sent: str) -> None:
+    headers = {"etag": '"e"', "content-length": "0", "x-amz-meta-replicator-source": sent}
+    source = read_source_object(ObjectRef(SOURCE, KEY), headers, None)
+    assert (source.replica_of, dict(source.carried.user)) == ("gs://bucket/ü€", {})
 
 
 def test_header_bytes_that_are_no_text_are_replaced_because_json_cannot_carry_them() -> None:
