@@ -117,7 +117,10 @@ class DestinationStore(Protocol):
     async def start_session(self, new: NewObject) -> UploadSession: ...
 
     def session_bytes(self, size: int) -> int:
-        """How many bytes a session of an object of `size` bytes holds at most, beside the pieces that flow through."""
+        """How many bytes a session of an object of `size` bytes holds at most, beside the pieces that flow through.
+
+        Up to 8 MiB are always there; a session that would hold more than the whole MEMORY_BUDGET_MIB is not begun.
+        """
         ...
 
     async def delete(self, name: str, if_revision: Revision) -> None:

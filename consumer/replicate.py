@@ -41,6 +41,7 @@ from consumer.errors import (
 )
 from consumer.model import (
     ABSENT,
+    MIB,
     EventKind,
     Failure,
     NewObject,
@@ -336,6 +337,16 @@ class Replicator:
         # Of unknown size, a small one: nothing larger is written without a look at the destination first.
         return STREAM_RESERVATION + self._destination.session_bytes(size or 0)
 
+    def _check_memory(self, source: SourceObject) -> None:
+        """A session that holds more than there is must not begin: it would take the whole process with it."""
+        held = self._destination.session_bytes(source.size)
+        if held > max(self._budget.total, SMALL_LIMIT):
+            raise ReplicatorError(
+                Reason.TOO_LARGE,
+                f"an upload of {source.size} bytes holds {held} bytes in memory, and {self._budget.total} are allowed",
+                hint=f"set MEMORY_BUDGET_MIB to {-(-held // MIB)} or more for each of the WORKERS",
+            )
+
     async def _copy_stream(
         self,
         event: ObjectEvent,
@@ -347,6 +358,7 @@ class Replicator:
         """Writes what the stream brings over exactly `replaced`, or where nothing is."""
         source = stream.source
         _check_size(source)
+        self._check_memory(source)
         proof = await self._choose_proof(source)
 
         async def move(new: NewObject) -> Replica:

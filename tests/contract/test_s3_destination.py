@@ -14,14 +14,34 @@ import pytest
 
 from consumer.adapters.aws import AwsCredentials, AwsSession, Endpoints, new_aws_session
 from consumer.adapters.http import HttpClient
+from consumer.adapters.s3 import S3Source
 from consumer.adapters.s3_destination import S3Destination
 from consumer.adapters.s3_multipart import part_size
 from consumer.adapters.s3_requests import S3Requests
 from consumer.adapters.s3_uploads import S3Uploads
+from consumer.admission import MemoryBudget
+from consumer.decide import Policy
 from consumer.errors import Kind, PreconditionFailed, Reason, ReplicatorError, SessionGone
-from consumer.model import ABSENT, CarriedMetadata, Event, NewObject, Replica, Revision
+from consumer.model import (
+    ABSENT,
+    MIB,
+    CarriedMetadata,
+    Event,
+    EventKind,
+    NewObject,
+    ObjectEvent,
+    ObjectRef,
+    Outcome,
+    Replica,
+    Result,
+    Revision,
+    UnexpectedError,
+)
+from consumer.replicate import Replicator
 from consumer.transfer import CHUNK
 from tests.contract.s3_servers import S3Server
+from tests.doubles.memory_stores import MemorySource
+from tests.doubles.recorder import Recorder
 from tests.doubles.strict_s3 import StrictS3
 
 pytestmark = pytest.mark.anyio
@@ -90,6 +110,8 @@ class Bench:
     requests: S3Requests
     http: HttpClient
     server: S3Server | StrictS3
+    session: AwsSession
+    endpoints: Endpoints
 
     @property
     def bucket(self) -> str:
@@ -164,7 +186,9 @@ def _bench(
     bucket: str,
 ) -> Bench:
     requests = S3Requests(http, AwsCredentials(session), endpoints, region="us-east-1", custom_endpoint=True)
-    return Bench(store, S3Destination(requests, Nobody(), bucket=bucket), requests, http, server)
+    return Bench(
+        store, S3Destination(requests, Nobody(), bucket=bucket), requests, http, server, session, endpoints
+    )
 
 
 async def pieces(data: bytes) -> AsyncIterator[bytes]:
@@ -410,6 +434,52 @@ async def test_an_upload_that_somebody_removed_is_gone(bench: Bench) -> None:
         )
     with pytest.raises(SessionGone):
         await session.send(CHUNK, HEAD_END, pieces(LARGE[CHUNK:HEAD_END]))
+
+
+# --- the engine over it ---
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+async def test_an_object_is_copied_replaced_and_deleted(bench: Bench, data: bytes) -> None:
+    source = MemorySource()
+    recorder = Recorder()
+    engine = Replicator(
+        source, bench.destination, MemoryBudget(64 * MIB), recorder, policy=Policy(replicate_deletes=True)
+    )
+    ref = ObjectRef("incoming", "a key/ü")
+    carried = replace(CARRIED, content_disposition='inline; filename="ü"')
+
+    async def replicate(kind: EventKind = EventKind.CREATED) -> Outcome:
+        outcome = await engine.replicate(ObjectEvent(kind, ref))
+        assert recorder.of(UnexpectedError) == []
+        return outcome
+
+    source.put(ref.bucket, ref.key, data, carried=carried)
+    assert (await replicate()).reason is Reason.CREATED
+    assert (await replicate()).reason is Reason.SAME_IDENTITY
+    assert bench.look(ref.key)[0] == data
+
+    # The source of the way back knows it for a replica.
+    back = S3Source(
+        bench.http,
+        AwsCredentials(bench.session),
+        bench.endpoints,
+        recorder,
+        region="us-east-1",
+        custom_endpoint=True,
+    )
+    seen = await back.head(ObjectRef(bench.bucket, ref.key), None)
+    assert seen.replica_of == ref.uri
+    assert seen.carried == carried
+
+    source.put(ref.bucket, ref.key, data[1:], carried=carried)
+    assert (await replicate()).reason is Reason.OVERWRITTEN
+    assert bench.look(ref.key)[0] == data[1:]
+
+    source.remove(ref.bucket, ref.key)
+    assert (await replicate(EventKind.DELETED)).result is Result.DELETED
+    assert await bench.destination.stat(ref.key) is None
+    assert bench.unfinished() == 0
 
 
 # --- uploads that nobody ends ---

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -34,7 +34,7 @@ from consumer.routes import Place
 from consumer.settings import Settings
 from consumer.transfer import STREAM_RESERVATION
 from tests.doubles.faulty_s3 import S3Fault
-from tests.doubles.memory_stores import MemorySource
+from tests.doubles.memory_stores import MemorySource, SourceState
 from tests.doubles.recorder import Recorder
 from tests.doubles.strict_s3 import Operation, StrictS3, WriteFault
 from tests.faults.conftest import until
@@ -302,6 +302,16 @@ async def test_a_large_object_holds_one_part_and_says_so_before(lab: Lab) -> Non
     assert lab.s3.operations() == ["start", "part", "part", "part", "complete"]
     assert lab.s3.most_part_bytes == 8 * MIB
     assert outcome.crc32c == lab.s3.buckets[DESTINATION][KEY].checksums["crc32c"]
+
+
+async def test_an_object_whose_parts_the_memory_cannot_hold_is_refused_before_it_is_read(lab: Lab) -> None:
+    source = lab.source.put(SOURCE, KEY, SMALL)
+    lab.source.put_state(SourceState(replace(source, size=3 * 1024**4), SMALL))
+    outcome = await lab.replicate(optimistic=False)
+    assert outcome.failure is not None
+    assert (outcome.reason, outcome.failure.kind) == (Reason.TOO_LARGE, Kind.PERMANENT)
+    assert "MEMORY_BUDGET_MIB to 315" in outcome.failure.hint
+    assert lab.s3.writes == []
 
 
 @pytest.mark.parametrize("what", PASSING)
