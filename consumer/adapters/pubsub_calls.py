@@ -6,8 +6,12 @@ and its search for credentials (the token is ours, refreshed off the loop).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
+
+# gRPC reads it when it is imported, and else writes lines of its own among the log's: one for each child process.
+os.environ["GRPC_VERBOSITY"] = os.environ.get("GRPC_VERBOSITY", "ERROR")
 
 import grpc
 from google.api_core.exceptions import GoogleAPICallError

@@ -256,6 +256,18 @@ async def test_a_refused_token_is_replaced_once(pubsub: PubsubDouble, new_queue:
     assert "GOOGLE_APPLICATION_CREDENTIALS" in error.hint
 
 
+async def test_a_server_without_tls_gets_no_token(pubsub: PubsubDouble) -> None:
+    """Only an emulator is spoken to in the clear, and to that the program hands no token."""
+    calls = PubsubCalls(NAME, Token(), Recorder(), endpoint=pubsub.address)
+
+    error = await error_of(calls.pull(1, 10.0))
+    await calls.close()
+
+    assert error.reason is Reason.ENDPOINT_UNREACHABLE
+    assert "ya29" not in str(error)
+    assert pubsub.metadata == []
+
+
 async def test_a_token_that_cannot_be_had_is_a_failure_of_the_queue(new_queue: NewQueue) -> None:
     token = Token()
     token.error = ReplicatorError(Reason.CREDENTIALS, "no Google access token can be had", hint="do this")
