@@ -150,7 +150,8 @@ class PubsubQueue:
     async def ack(self, delivery: Delivery) -> None:
         """Acknowledges the message, together with others. Raises LeaseLost when its ack id is no longer valid.
 
-        Without exactly-once delivery no error does not prove that we held it, nor that it never comes again.
+        Without exactly-once delivery no error does not prove that we held it, nor that it never comes again. With it,
+        LeaseLost may also tell of one that was done already, by a request whose answer was lost.
         """
         self._unsettled.discard(delivery.receipt_handle)
         await self._acks.submit(delivery.receipt_handle)

@@ -28,6 +28,7 @@ from consumer.ports import LeaseRequest, Queue
 from tests.doubles.pubsub_double import PubsubDouble
 from tests.doubles.recorder import Recorder
 from tests.doubles.tcp_cutter import TcpCutter
+from tests.doubles.workbench import BUCKET, Workbench, notification
 from tests.emulators import servers
 
 pytestmark = pytest.mark.anyio
@@ -625,6 +626,42 @@ async def test_a_connection_that_is_cut_twenty_times_loses_nothing(benches: Benc
         assert relay.connections > 20
         # What was acknowledged is gone: at most what the last cuts left unconfirmed comes once more.
         await bench.queue.close()
+
+
+async def test_a_daemon_whose_connection_is_cut_twenty_times_copies_everything(
+    benches: Benches, server: Server
+) -> None:
+    """Over stores in memory: each object is there, once, and what no engine can read is a dead letter."""
+    async with TcpCutter(server.address) as relay:
+        bench = await benches(Subscription(ack_deadline_seconds=10), address=relay.address, wait_seconds=1.0)
+        work = Workbench(capacity=20, wait_seconds=1.0)
+        for part in (work.pipeline, work.leases, work.gate, work.daemon):
+            part._queue = bench.queue  # the workbench has one of its own kind
+        keys = [f"key {number}" for number in range(300)]
+        for key in keys:
+            work.source.put(BUCKET, key, key.encode())
+            await bench.send(notification(key).encode())
+        await bench.send(b'{"Event": "s3:TestEvent", "Bucket": "\xff"}')
+        stop, stop_now = asyncio.Event(), asyncio.Event()
+        running = asyncio.create_task(work.daemon.run(stop, stop_now))
+        cuts = 0
+        while cuts < 20:
+            await until(partial(passes_more_than, relay, relay.passed), "nothing passes any more")
+            cuts += bool(relay.cut())
+        await until(lambda: true(set(work.destination.objects) == set(keys)), "an object was lost")
+        (letter,) = await bench.dead_letters()
+        stop.set()
+        assert await running
+        work.assert_at_rest()
+
+    assert letter.body == '{"Event": "s3:TestEvent", "Bucket": "\udcff"}'
+    assert letter.attributes["ReplicatorReason"] == "not_json"
+    assert {name: stored.data for name, stored in work.destination.objects.items()} == {
+        key: key.encode() for key in keys
+    }
+    assert all(
+        len(states) == 1 for states in work.destination.history.values()
+    )  # copied once, however often it came
 
 
 # --- inside ---

@@ -408,6 +408,8 @@ def test_measurements_are_metrics_without_a_line(outside: Outside) -> None:
     assert outside.lines() == []
     outside.telemetry.emit(QueueDepth(0, 0, 0, None))
     assert math.isnan(outside.samples()["dlq_messages"])
+    outside.telemetry.emit(QueueDepth(None, None, None, 1))
+    assert math.isnan(outside.samples()["queue_messages{state=visible}"])
 
 
 def test_every_typed_event_is_covered() -> None:

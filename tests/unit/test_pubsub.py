@@ -158,6 +158,20 @@ async def test_silence_without_a_connection_is_not_taken_for_an_empty_subscripti
     assert error.reason is Reason.ENDPOINT_UNREACHABLE
 
 
+async def test_a_proxy_is_not_asked_for_the_emulator(
+    pubsub: PubsubDouble, new_queue: NewQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.socket() as proxy:
+        proxy.bind(("127.0.0.1", 0))  # and nobody listens
+        for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        await pubsub.send("t", b"body")
+
+        assert (await one(new_queue())).body == "body"
+
+
 async def test_a_server_that_dies_under_a_pull_is_an_error_and_a_new_one_is_found(
     pubsub: PubsubDouble, new_queue: NewQueue
 ) -> None:
@@ -240,6 +254,18 @@ async def test_a_refused_token_is_replaced_once(pubsub: PubsubDouble, new_queue:
     assert error.reason is Reason.CREDENTIALS
     assert "ya29" not in f"{error} {error!r}"
     assert "GOOGLE_APPLICATION_CREDENTIALS" in error.hint
+
+
+async def test_a_server_without_tls_gets_no_token(pubsub: PubsubDouble) -> None:
+    """Only an emulator is spoken to in the clear, and to that the program hands no token."""
+    calls = PubsubCalls(NAME, Token(), Recorder(), endpoint=pubsub.address)
+
+    error = await error_of(calls.pull(1, 10.0))
+    await calls.close()
+
+    assert error.reason is Reason.ENDPOINT_UNREACHABLE
+    assert "ya29" not in str(error)
+    assert pubsub.metadata == []
 
 
 async def test_a_token_that_cannot_be_had_is_a_failure_of_the_queue(new_queue: NewQueue) -> None:
