@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from consumer.errors import Kind, Reason, ReplicatorError, kind_of
 
@@ -57,6 +57,17 @@ class ObjectRef:
     @property
     def uri(self) -> str:
         return f"{self.store}://{self.bucket}/{self.key}"
+
+    @property
+    def place(self) -> str:
+        """Its bucket's URI."""
+        return f"{self.store}://{self.bucket}"
+
+
+def place_of(uri: str) -> str:
+    """The URI of the bucket that an object's URI is in."""
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +156,7 @@ class NewObject:
     """What is to be written: the name, what it carries, and the state of the destination that it may replace.
 
     `if_revision` is the very revision to be replaced, or ABSENT. A `temporary` one is kept
-    in the class of storage that costs nothing to delete early.
+    in the class of storage that costs nothing to delete early; another in `storage_class`, or in the bucket's default.
     """
 
     name: str
@@ -154,6 +165,7 @@ class NewObject:
     carried: CarriedMetadata
     metadata: Mapping[str, str]
     temporary: bool = False
+    storage_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +175,16 @@ class ListedObject:
     name: str
     revision: Revision
     created: float
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedUpload:
+    """An upload at the destination that was begun and neither finished nor aborted; `begun` in seconds since the epoch,
+    by the store's own clock."""
+
+    name: str
+    id: str
+    begun: float
 
 
 class Result(StrEnum):
@@ -231,7 +253,10 @@ def failed(event: ObjectEvent, failure: Failure, destination: str = "") -> Outco
 class Delivery:
     """One receipt of one message. `received_at` on the loop's clock; `sent_at` in seconds since the epoch.
 
-    `receive_count` counts this receipt. `lease_seconds` is the visibility timeout that it was received with.
+    `receive_count` counts this receipt. `lease_seconds` is the visibility timeout that it was received with, and
+    `hold_seconds` how long the queue lets one receipt hold a message in all: infinite where there is no such limit.
+    A byte of the `body` that is no UTF-8 stands in it as a lone surrogate (`surrogateescape`). `attributes` are as
+    the queue has them: plain text in Pub/Sub, a mapping of type and value for each in SQS.
     """
 
     id: str
@@ -241,8 +266,9 @@ class Delivery:
     sent_at: float
     received_at: float
     lease_seconds: int
-    attributes: Mapping[str, Mapping[str, object]] = field(default_factory=dict, repr=False)
+    attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
     source: str = "sqs"
+    hold_seconds: float = MAX_HOLD_SECONDS
 
 
 # --- What the core tells the outside -------------------------------------------------------------------------------
@@ -326,7 +352,7 @@ class LeaseExtended:
     source: str
     count: int
     result: str
-    """`extended`, `failed` (will be tried again) or `capped` (the queue's 12 h limit)."""
+    """`extended`, `failed` (will be tried again) or `capped` (the queue's limit for one receipt)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,13 +364,17 @@ class LeaseEnded:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
+    """Nothing is received any more; from `queue` alone when one is named."""
+
     failure: Failure
+    queue: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
     reason: Reason
     after_seconds: float
+    queue: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,11 +388,11 @@ class OperationRetried:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """About how many messages the queue holds; `dead_letters` is None when no dead-letter queue is known."""
+    """About how many messages the queue holds; None where it cannot tell, or where no dead-letter queue is known."""
 
-    visible: int
-    in_flight: int
-    delayed: int
+    visible: int | None
+    in_flight: int | None
+    delayed: int | None
     dead_letters: int | None
 
 

@@ -1,4 +1,4 @@
-"""A message's body becomes object events: the only place that knows what S3, SNS and EventBridge write.
+"""A message becomes object events: the only place that knows what S3, SNS and EventBridge write.
 
 The formats: `notification-content-structure` and `ev-events` in
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/, `http-notification-json` in https://docs.aws.amazon.com/sns/latest/dg/.
@@ -10,26 +10,29 @@ sequencer) is a hint, and an unusable hint is None.
 
 from __future__ import annotations
 
-import json
 import re
-from datetime import UTC, datetime
-from typing import Any, Final, NoReturn, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
 from urllib.parse import unquote
 
 from consumer.errors import Reason, ReplicatorError
+from consumer.message_fields import (
+    EXPECTED,
+    bad_shape,
+    checked_bucket,
+    checked_key,
+    hint_like,
+    load,
+    member,
+    not_json,
+    printable,
+    shown,
+    size_hint,
+    time_hint,
+    type_name,
+)
 from consumer.model import EventKind, ObjectEvent, ObjectRef
-from consumer.names import is_bucket_name
-
-_T = TypeVar("_T", dict[str, Any], list[Any], str)
-_JSON_TYPES: Final[dict[type, str]] = {
-    dict: "an object",
-    list: "a list",
-    str: "a string",
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-    type(None): "null",
-}
+from consumer.parse_gcs import is_notification, read_notification
 
 # MinIO and Ceph write S3's format under their own names.
 _EVENT_SOURCES: Final = frozenset({"aws:s3", "minio:s3", "ceph:s3"})
@@ -52,10 +55,9 @@ _VERSION_ID: Final = re.compile(r"[!-~]{1,1024}")
 _SEQUENCER: Final = re.compile(r"[0-9A-Fa-f]{1,64}")
 _ETAG: Final = re.compile(r"[!#-~]{1,128}")
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_MAX_SIZE: Final = 2**63 - 1
-_MAX_NAME: Final = 128
+_NO_TEXT: Final = re.compile("[\ud800-\udfff]")
 
-_EXPECTED: Final = "expected an S3 event notification, plain or in an SNS or EventBridge envelope"
+_S3_SHAPES: Final = frozenset({"Records", "Type", "detail-type"})
 _FORM_ENCODED: Final = "keys in S3 notifications are form-encoded"
 _CONFIRMATIONS: Final = {
     "SubscriptionConfirmation": "confirm the subscription of this queue by opening the SubscribeURL in the "
@@ -65,10 +67,11 @@ _CONFIRMATIONS: Final = {
 }
 
 
-def parse_message(body: str) -> list[ObjectEvent]:
+def parse_message(body: str, attributes: Mapping[str, str] | None = None) -> list[ObjectEvent]:
     """The events that a message holds, in its order; none when there is nothing to do (`s3:TestEvent`).
 
-    Reads S3 notifications of any version 2.x, EventBridge events, and either of them in one SNS envelope.
+    Reads S3 notifications of any version 2.x, EventBridge events, and either of them in one SNS envelope, whatever the
+    attributes; and notifications of Cloud Storage, which their attributes tell (`parse_gcs`).
     Keys come back raw: S3 notifications carry them form-encoded, EventBridge as they are. Kinds: created for
     `ObjectCreated:*` and completed restores, deleted for `ObjectRemoved:*` and `LifecycleExpiration:*`,
     ignored for every other event of S3, known or not.
@@ -77,71 +80,67 @@ def parse_message(body: str) -> list[ObjectEvent]:
     `unsupported_event_version` or `unknown_event_source`. One bad record makes the whole message poison. The
     error names the place that is wrong and never repeats the body.
     """
-    document = _load(body, "")
+    if not body.isascii() and _NO_TEXT.search(body):
+        raise not_json("", "not UTF-8")
+    if attributes and is_notification(attributes):
+        payload = load(body, "") if body.strip() else None
+        if payload is None or not _is_of_s3(payload):
+            return [read_notification(payload, attributes)]
+    document = load(body, "")
     if "Type" not in document or "Records" in document:
         return _events(document, "")
     return _events(_unwrap(document), "Message.")
 
 
-def _load(text: str, where: str) -> dict[str, Any]:
-    try:
-        document = _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        raise _not_json(where, f"{error.msg} (character {error.pos})") from error
-    except RecursionError as error:
-        raise _not_json(where, "nested too deeply") from error
-    except ValueError as error:
-        # NaN and its like, and integers beyond the interpreter's limit of digits.
-        raise _not_json(where, "a number that cannot be read") from error
-    if isinstance(document, dict):
-        return document
-    raise _shape(where[:-1] or "body", f"expected an object, not {_type_name(document)}", hint=_EXPECTED)
+def _is_of_s3(document: dict[str, Any]) -> bool:
+    """Whether it has one of the shapes of S3's events; an object of Cloud Storage has none of these members."""
+    return not _S3_SHAPES.isdisjoint(document) or document.get("Event") == "s3:TestEvent"
 
 
 def _unwrap(envelope: dict[str, Any]) -> dict[str, Any]:
     """What an SNS envelope holds. Only one level: a topic cannot subscribe to another one."""
-    kind = _member(envelope, "Type", str, "")
+    kind = member(envelope, "Type", str, "")
     if kind in _CONFIRMATIONS:
-        raise _shape("Type", f"an SNS {kind}, not a notification", hint=_CONFIRMATIONS[kind])
+        raise bad_shape("Type", f"an SNS {kind}, not a notification", hint=_CONFIRMATIONS[kind])
     if kind != "Notification":
-        raise _shape("Type", f"{_shown(kind)} is not an SNS notification", hint=_EXPECTED)
-    return _load(_member(envelope, "Message", str, ""), "Message.")
+        raise bad_shape("Type", f"{shown(kind)} is not an SNS notification", hint=EXPECTED)
+    return load(member(envelope, "Message", str, ""), "Message.")
 
 
 def _events(document: dict[str, Any], where: str) -> list[ObjectEvent]:
     if "Records" in document:
-        records = _member(document, "Records", list, where)
+        records = member(document, "Records", list, where)
         if not records:
             # S3 never sends one. Acknowledging it would hide a producer that loses events.
-            raise _shape(f"{where}Records", "empty", hint=_EXPECTED)
+            raise bad_shape(f"{where}Records", "empty", hint=EXPECTED)
         return [_record(record, f"{where}Records[{i}]") for i, record in enumerate(records)]
     if "detail-type" in document:
         return [_eventbridge(document, where)]
     if document.get("Event") == "s3:TestEvent":
         return []
-    raise _shape(where[:-1] or "body", "neither Records nor detail-type in it", hint=_EXPECTED)
+    raise bad_shape(where[:-1] or "body", "neither Records nor detail-type in it", hint=EXPECTED)
 
 
 def _record(record: object, path: str) -> ObjectEvent:
     if not isinstance(record, dict):
-        raise _shape(path, f"expected an object, not {_type_name(record)}")
+        raise bad_shape(path, f"expected an object, not {type_name(record)}")
     where = path + "."
-    source = _member(record, "eventSource", str, where)
+    source = member(record, "eventSource", str, where)
     if source not in _EVENT_SOURCES:
         _refuse_source(f"{where}eventSource", source)
     version = record.get("eventVersion")
     if not isinstance(version, str) or not _EVENT_VERSION.fullmatch(version):
-        shown = _shown(version) if isinstance(version, str) else _type_name(version)
+        told = shown(version) if isinstance(version, str) else type_name(version)
         raise ReplicatorError(
             Reason.UNSUPPORTED_EVENT_VERSION,
-            f"{where}eventVersion: {shown}, only 2.x can be read",
+            f"{where}eventVersion: {told}, only 2.x can be read",
             hint="a newer release may read it: upgrade, then redrive",
         )
-    name = _member(record, "eventName", str, where).removeprefix("s3:")
-    s3 = _member(record, "s3", dict, where)
+    name = member(record, "eventName", str, where).removeprefix("s3:")
+    s3 = member(record, "s3", dict, where)
     bucket = _bucket(s3, where + "s3.")
-    thing = _member(s3, "object", dict, where + "s3.")
-    key = _form_decoded(_member(thing, "key", str, where + "s3.object."), where + "s3.object.key")
+    thing = member(s3, "object", dict, where + "s3.")
+    key = _form_decoded(member(thing, "key", str, where + "s3.object."), where + "s3.object.key")
     if name == "ObjectRestore:Completed":
         kind = EventKind.CREATED
     else:
@@ -149,64 +148,53 @@ def _record(record: object, path: str) -> ObjectEvent:
     return ObjectEvent(
         kind,
         ObjectRef(bucket, key),
-        _printable(name),
-        _size(thing.get("size")),
-        _hint(record.get("awsRegion"), _REGION),
+        printable(name),
+        size_hint(thing.get("size")),
+        hint_like(record.get("awsRegion"), _REGION),
         _version_id(thing.get("versionId")),
-        _hint(thing.get("sequencer"), _SEQUENCER),
-        _time(record.get("eventTime")),
-        _hint(thing.get("eTag"), _ETAG),
+        hint_like(thing.get("sequencer"), _SEQUENCER),
+        time_hint(record.get("eventTime")),
+        hint_like(thing.get("eTag"), _ETAG),
     )
 
 
 def _eventbridge(event: dict[str, Any], where: str) -> ObjectEvent:
-    source = _member(event, "source", str, where)
+    source = member(event, "source", str, where)
     if source != "aws.s3":
         _refuse_source(f"{where}source", source)
-    detail_type = _member(event, "detail-type", str, where)
+    detail_type = member(event, "detail-type", str, where)
     if detail_type.endswith("via CloudTrail"):
-        raise _shape(
+        raise bad_shape(
             f"{where}detail-type",
             "a CloudTrail record, not an event of S3",
             hint="turn on EventBridge in the bucket's properties and match 'Object Created' in the rule",
         )
-    detail = _member(event, "detail", dict, where)
+    detail = member(event, "detail", dict, where)
     bucket = _bucket(detail, where + "detail.")
-    thing = _member(detail, "object", dict, where + "detail.")
-    key = _checked_key(_member(thing, "key", str, where + "detail.object."), where + "detail.object.key")
+    thing = member(detail, "object", dict, where + "detail.")
+    key = checked_key(member(thing, "key", str, where + "detail.object."), where + "detail.object.key")
     causes = [
         cause for cause in (detail.get("reason"), detail.get("deletion-type")) if isinstance(cause, str)
     ]
     return ObjectEvent(
         _DETAIL_KINDS.get(detail_type, EventKind.IGNORED),
         ObjectRef(bucket, key),
-        _printable(f"{detail_type} ({', '.join(causes)})" if causes else detail_type),
-        _size(thing.get("size")),
-        _hint(event.get("region"), _REGION),
+        printable(f"{detail_type} ({', '.join(causes)})" if causes else detail_type),
+        size_hint(thing.get("size")),
+        hint_like(event.get("region"), _REGION),
         _version_id(thing.get("version-id")),
-        _hint(thing.get("sequencer"), _SEQUENCER),
-        _time(event.get("time")),
-        _hint(thing.get("etag"), _ETAG),
+        hint_like(thing.get("sequencer"), _SEQUENCER),
+        time_hint(event.get("time")),
+        hint_like(thing.get("etag"), _ETAG),
     )
 
 
 # --- What must be right -------------------------------------------------------------------------------------
 
 
-def _member(parent: dict[str, Any], name: str, expected: type[_T], where: str) -> _T:
-    value = parent.get(name)
-    if isinstance(value, expected):
-        return value
-    if name not in parent:
-        raise _shape(where + name, "missing")
-    raise _shape(where + name, f"expected {_JSON_TYPES[expected]}, not {_type_name(value)}")
-
-
 def _bucket(parent: dict[str, Any], where: str) -> str:
-    name = _member(_member(parent, "bucket", dict, where), "name", str, where + "bucket.")
-    if not is_bucket_name(name):
-        raise _shape(where + "bucket.name", "not a bucket name")
-    return name
+    name = member(member(parent, "bucket", dict, where), "name", str, where + "bucket.")
+    return checked_bucket(name, where + "bucket.name")
 
 
 def _form_decoded(key: str, path: str) -> str:
@@ -216,90 +204,21 @@ def _form_decoded(key: str, path: str) -> str:
     if "%" in key:
         if _BROKEN_ESCAPE.search(key):
             # An encoder writes '%25'. Whoever sends this does not encode: its '+' cannot be trusted either.
-            raise _shape(path, "a '%' without two hexadecimal digits", hint=_FORM_ENCODED)
+            raise bad_shape(path, "a '%' without two hexadecimal digits", hint=_FORM_ENCODED)
         try:
             key = unquote(key, errors="strict")
         except UnicodeDecodeError:
-            raise _shape(path, "not UTF-8 after decoding", hint=_FORM_ENCODED) from None
-    return _checked_key(key, path)
-
-
-def _checked_key(key: str, path: str) -> str:
-    if not key:
-        raise _shape(path, "empty")
-    if not key.isascii():
-        try:
-            key.encode()
-        except UnicodeEncodeError:
-            raise _shape(path, "a lone surrogate, which is no character") from None
-    return key
-
-
-# --- Hints --------------------------------------------------------------------------------------------------
-
-
-def _hint(value: object, pattern: re.Pattern[str]) -> str | None:
-    return value if isinstance(value, str) and pattern.fullmatch(value) else None
+            raise bad_shape(path, "not UTF-8 after decoding", hint=_FORM_ENCODED) from None
+    return checked_key(key, path)
 
 
 def _version_id(value: object) -> str | None:
-    return None if value == "null" else _hint(value, _VERSION_ID)
-
-
-def _size(value: object) -> int | None:
-    # Not isinstance: True is an int.
-    return value if type(value) is int and 0 <= value <= _MAX_SIZE else None
-
-
-def _time(value: object) -> datetime | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is UTC:
-            return moment
-        # Without an offset it could be anybody's clock.
-        return moment.astimezone(UTC) if moment.tzinfo else None
-    except (ValueError, OverflowError):
-        return None
-
-
-def _printable(name: str) -> str:
-    name = name[:_MAX_NAME]
-    return name if name.isascii() and name.isprintable() else ascii(name)[1:-1]
-
-
-# --- Errors -------------------------------------------------------------------------------------------------
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(constant)
-
-
-# By default Python takes NaN and Infinity, which are not JSON. Built once: json.loads with options builds a
-# decoder per call. The C scanner needs about 6 µs for a message, too little to be worth a dependency.
-_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
-
-
-def _not_json(where: str, problem: str) -> ReplicatorError:
-    return ReplicatorError(Reason.NOT_JSON, f"{where[:-1] or 'body'}: not JSON: {problem}", hint=_EXPECTED)
-
-
-def _shape(path: str, problem: str, *, hint: str = "") -> ReplicatorError:
-    return ReplicatorError(Reason.UNKNOWN_SHAPE, f"{path}: {problem}", hint=hint)
+    return None if value == "null" else hint_like(value, _VERSION_ID)
 
 
 def _refuse_source(path: str, source: str) -> NoReturn:
     raise ReplicatorError(
         Reason.UNKNOWN_EVENT_SOURCE,
-        f"{path}: {_shown(source)} is not S3",
+        f"{path}: {shown(source)} is not S3",
         hint="only events of S3 belong in this queue: find who else sends to it",
     )
-
-
-def _shown(value: str) -> str:
-    return ascii(value[:40])
-
-
-def _type_name(value: object) -> str:
-    return _JSON_TYPES.get(type(value), "something else")

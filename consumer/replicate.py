@@ -128,7 +128,7 @@ class Replicator:
         policy: Policy,
         source_prefix: str = "",
         key_prefix: str = "",
-        bucket_allowed: Callable[[str], bool] = lambda bucket: True,
+        storage_class: str | None = None,
         giants: GiantCopies | None = None,
         shared: Shared | None = None,
     ) -> None:
@@ -139,7 +139,7 @@ class Replicator:
         self._policy = policy
         self._source_prefix = source_prefix
         self._key_prefix = key_prefix
-        self._bucket_allowed = bucket_allowed
+        self._storage_class = storage_class
         self._giants = giants
         self._small_limit = min(SMALL_LIMIT, max(budget.total // 4, 64 * 1024))
         self._shared = shared or Shared()
@@ -155,7 +155,6 @@ class Replicator:
         try:
             if event.kind is EventKind.IGNORED:
                 return Outcome(event, Result.IGNORED, Reason.EVENT_TYPE)
-            self._check_bucket(event.ref)
             if is_temporary(event.ref.key):
                 return Outcome(event, Result.IGNORED, Reason.TEMPORARY_OBJECT)
             name = self._name_of(event.ref)
@@ -189,14 +188,6 @@ class Replicator:
 
     def _uri(self, name: str) -> str:
         return self._destination.uri(name) if name else ""
-
-    def _check_bucket(self, ref: ObjectRef) -> None:
-        if not self._bucket_allowed(ref.bucket):
-            raise ReplicatorError(
-                Reason.BUCKET_NOT_ALLOWED,
-                f"the bucket {ref.bucket!r} is not one that may be read",
-                hint="add it to SOURCE_BUCKETS, or stop its notifications to this queue",
-            )
 
     # --- deciding -----------------------------------------------------------------------------------------------
 
@@ -340,7 +331,10 @@ class Replicator:
     # --- moving -------------------------------------------------------------------------------------------------
 
     def _needed(self, size: int | None) -> int:
-        return STREAM_RESERVATION if size is None or size > self._small_limit else max(size, 1)
+        if size is not None and size <= self._small_limit:
+            return max(size, 1)
+        # Of unknown size, a small one: nothing larger is written without a look at the destination first.
+        return STREAM_RESERVATION + self._destination.session_bytes(size or 0)
 
     async def _copy_stream(
         self,
@@ -400,6 +394,7 @@ class Replicator:
             replaced.revision if replaced else ABSENT,
             source.carried,
             identity.identity(source) | {identity.VERIFICATION: grade} | self._mark(event, replaced),
+            storage_class=self._storage_class,
         )
         try:
             replica = await move(new)

@@ -18,7 +18,7 @@ from consumer.model import (
     failed,
 )
 from consumer.ports import Observer, Replicates
-from consumer.routes import Route
+from consumer.routes import Route, find
 
 _TURNS: Final = 4
 """How often the other side is asked, and the event decided again, before it has to come again."""
@@ -37,6 +37,7 @@ class Router:
 
     def __init__(self, lanes: Sequence[Lane], observer: Observer) -> None:
         self._lanes = lanes
+        self._routes = [lane.route for lane in lanes]
         self._observer = observer
 
     async def replicate(self, event: ObjectEvent, *, optimistic: bool = True) -> Outcome:
@@ -65,7 +66,8 @@ class Router:
         return any(lane.route.source.has_bucket(ref) for lane in self._lanes)
 
     def _lane(self, ref: ObjectRef) -> Lane | None:
-        return next((lane for lane in self._lanes if lane.route.takes(ref)), None)
+        route = find(self._routes, ref)
+        return next((lane for lane in self._lanes if lane.route is route), None)
 
     def _nowhere(self, event: ObjectEvent) -> Outcome:
         if event.kind is EventKind.IGNORED:

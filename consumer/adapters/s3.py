@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Final
 
 from consumer.adapters.aws import AwsCredentials, Endpoints
 from consumer.adapters.http import Exchange, HttpClient, retry_after, with_retries
 from consumer.adapters.s3_errors import error_code, translate_s3_error
 from consumer.adapters.s3_headers import read_source_object
 from consumer.adapters.s3_parts import ask_each_part
-from consumer.adapters.sigv4 import Signer, quote_key
+from consumer.adapters.s3_requests import S3Requests, error_body
+from consumer.adapters.source_stream import Opening, ReadStream, check_range, range_header
 from consumer.errors import Reason, ReplicatorError, SourceChanged, SourceGone
 from consumer.model import ObjectRef, SourceObject
 from consumer.names import PROBE_NAME
 from consumer.ports import Observer
 from consumer.proof import MULTIPART_ETAG
 
-_MOST_BUCKETS: Final = 10_000
-_OPERATIONS: Final = {"GET": "s3:GetObject", "HEAD": "s3:HeadObject"}
-_RIGHT_REGION: Final = re.compile(
-    rb"<Code>AuthorizationHeaderMalformed</Code>.*<Region>([a-z0-9-]+)</Region>", re.DOTALL
-)
+_READ: Final = "s3:GetObject"
+_OPERATIONS: Final = {"GET": _READ, "HEAD": "s3:HeadObject"}
 _ANSWERS: Final = frozenset(
     {
         Reason.SOURCE_BUCKET_MISSING,
@@ -36,74 +33,8 @@ _ANSWERS: Final = frozenset(
 """What a bucket that cannot exist may be answered with by an endpoint that works."""
 
 
-T = TypeVar("T")
-
-
 class _PartRefused(ReplicatorError):
     """A HEAD of one part was refused, with whatever credentials we have."""
-
-
-class S3Stream:
-    """An opened GET."""
-
-    __slots__ = ("_expected", "_left", "_response", "_skip", "source")
-
-    def __init__(
-        self,
-        source: SourceObject,
-        response: Exchange,
-        skip: int,
-        expected: int,
-        most: int | None = None,
-    ) -> None:
-        self.source = source
-        self._response = response
-        self._skip = skip
-        self._expected = expected
-        self._left = most
-        """How many bytes are still wanted of a body that has more than was asked for; None: all of it."""
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The bytes as they arrive, uncopied; raises `truncated` or `timeout` in mid-body."""
-        received = 0
-        async for piece in self._response.pieces():
-            received += len(piece)
-            wanted = piece[self._skip :] if self._skip else piece
-            self._skip = max(0, self._skip - len(piece))
-            if self._left is not None:
-                wanted = wanted[: self._left]
-                self._left -= len(wanted)
-            if wanted:
-                yield wanted
-            if self._left == 0:
-                return
-        if received != self._expected:
-            raise ReplicatorError(
-                Reason.TRUNCATED,
-                f"{self.source.ref.uri} ended after {received} of {self._expected} bytes",
-                operation="s3:GetObject",
-            )
-
-    def close(self) -> None:
-        """A body read to its end has given its connection back already; any other ends it."""
-        self._response.close()
-
-
-class _Opening:
-    """A GET for as long as an `async with` block; a class, because a generator for each object costs more."""
-
-    __slots__ = ("_open", "_stream")
-
-    def __init__(self, open_stream: Callable[[], Awaitable[S3Stream]]) -> None:
-        self._open = open_stream
-        self._stream: S3Stream
-
-    async def __aenter__(self) -> S3Stream:
-        self._stream = await self._open()
-        return self._stream
-
-    async def __aexit__(self, *_: object) -> None:
-        self._stream.close()
 
 
 class S3Source:
@@ -121,16 +52,19 @@ class S3Source:
         request_payer: str | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._http = http
-        self._credentials = credentials
-        self._endpoints = endpoints
         self._observer = observer
-        self._region = region
-        self._custom_endpoint = custom_endpoint
-        self._headers = {"x-amz-request-payer": request_payer} if request_payer else {}
-        self._now = now
-        self._signer = Signer()
-        self._regions: dict[str, str] = {}
+        headers = {"x-amz-checksum-mode": "ENABLED"}
+        if request_payer:
+            headers["x-amz-request-payer"] = request_payer
+        self._requests = S3Requests(
+            http,
+            credentials,
+            endpoints,
+            region=region,
+            custom_endpoint=custom_endpoint,
+            headers=headers,
+            now=now,
+        )
 
     async def head(self, ref: ObjectRef, region: str | None) -> SourceObject:
         """The object's state. A refused HEAD has no body that says why, so a GET asks again for the error's code."""
@@ -157,16 +91,15 @@ class S3Source:
         pin: SourceObject | None = None,
         start: int = 0,
         end: int | None = None,
-    ) -> _Opening:
+    ) -> Opening:
         """Pinned by `If-Match` alone: a version id would need a right (`s3:GetObjectVersion`) that copying does not."""
         headers: dict[str, str] = {}
         if pin is not None:
             headers["If-Match"] = f'"{pin.revision}"'
-        ranged = bool(start) or end is not None
-        if ranged:
-            headers["Range"] = f"bytes={start}-" + (f"{end - 1}" if end is not None else "")
+        ranged = range_header(start, end)
+        headers |= ranged
 
-        async def call() -> S3Stream:
+        async def call() -> ReadStream:
             response = await self._request("GET", ref, region, headers)
             try:
                 if response.status not in (200, 206):
@@ -176,27 +109,18 @@ class S3Source:
                 if response.status == 200 and ranged:
                     # A store that ignores Range sends everything: what was not asked for is thrown away.
                     most = end - start if end is not None else None
-                    return S3Stream(source, response, start, length, most)
+                    return ReadStream(source, response, start, length, _READ, most)
                 if response.status == 206:
-                    _check_range(response.headers.get("content-range", ""), start, end or source.size)
-                return S3Stream(source, response, 0, length)
+                    told = response.headers.get("content-range", "")
+                    check_range(told, start, end or source.size, _READ)
+                return ReadStream(source, response, 0, length, _READ)
             except BaseException:
                 response.close()
                 raise
 
-        return _Opening(
-            lambda: with_retries("s3:GetObject", lambda: self._with_valid_keys(call), self._observer)
+        return Opening(
+            lambda: with_retries("s3:GetObject", lambda: self._requests.with_valid_keys(call), self._observer)
         )
-
-    async def _with_valid_keys(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Asks once more when credentials were refused and there are other ones by now: a session has expired."""
-        refused = await self._credentials.keys()
-        try:
-            return await call()
-        except ReplicatorError as error:
-            if error.reason is not Reason.CREDENTIALS or not await self._credentials.has_others_than(refused):
-                raise
-        return await call()
 
     async def part_sizes(self, source: SourceObject) -> Sequence[int] | None:
         """The part sizes, each asked for by a HEAD."""
@@ -229,7 +153,9 @@ class S3Source:
                 )
 
         try:
-            return await with_retries("s3:HeadObject", lambda: self._with_valid_keys(call), self._observer)
+            return await with_retries(
+                "s3:HeadObject", lambda: self._requests.with_valid_keys(call), self._observer
+            )
         except _PartRefused:
             return None  # a store that does not tell of parts
 
@@ -259,8 +185,6 @@ class S3Source:
                 return
             raise
 
-    # --- requests -----------------------------------------------------------------------------------------------
-
     async def _request(
         self,
         method: str,
@@ -269,72 +193,10 @@ class S3Source:
         headers: Mapping[str, str] | None = None,
         query: str = "",
     ) -> Exchange:
-        response = await self._send(method, ref, self._region_of(ref.bucket, region), headers, query)
-        if response.status in (301, 307, 400) and await self._learn_region(ref.bucket, response):
-            response.close()
-            return await self._send(method, ref, self._regions[ref.bucket], headers, query)
-        return response
-
-    async def _send(
-        self, method: str, ref: ObjectRef, region: str, headers: Mapping[str, str] | None, query: str
-    ) -> Exchange:
-        endpoint = self._endpoints.find(ref.bucket, region)
-        if endpoint is None:
-            endpoint = await self._endpoints.resolve(ref.bucket, region)
-        path = endpoint.path + quote_key(ref.key)
-        signed = self._signer.headers(
-            method,
-            endpoint.host,
-            path,
-            await self._credentials.keys(),
-            region,
-            self._now(),
-            query=query,
-            headers={"x-amz-checksum-mode": "ENABLED", **self._headers},
+        return await self._requests.send(
+            method, ref.bucket, ref.key, _OPERATIONS[method], region=region, query=query, unsigned=headers
         )
-        if headers:
-            signed.update(headers)
-        url = f"{endpoint.origin}{path}?{query}" if query else endpoint.origin + path
-        return await self._http.request(method, url, _OPERATIONS[method], signed).open()
-
-    def _region_of(self, bucket: str, hinted: str | None) -> str:
-        """A region that S3 itself told comes first; an event's hint is of no use with a custom endpoint."""
-        learned = self._regions.get(bucket)
-        if learned is not None:
-            return learned
-        return hinted if hinted and not self._custom_endpoint else self._region
-
-    async def _learn_region(self, bucket: str, response: Exchange) -> bool:
-        """Whether S3 told of another region than the one asked; it is asked first from then on."""
-        region = response.headers.get("x-amz-bucket-region", "")
-        if not region and response.status == 400:
-            match = _RIGHT_REGION.search(await _error_body(response))
-            region = match[1].decode() if match else ""
-        if not re.fullmatch(r"[a-z0-9-]{1,32}", region) or self._regions.get(bucket) == region:
-            return False
-        if len(self._regions) > _MOST_BUCKETS:
-            self._regions.clear()
-        self._regions[bucket] = region
-        return True
 
     async def _refusal(self, ref: ObjectRef, response: Exchange) -> ReplicatorError:
-        code, message = error_code(await _error_body(response))
+        code, message = error_code(await error_body(response))
         return translate_s3_error(ref, response.status, code, message, retry_after(response.headers))
-
-
-def _check_range(content_range: str, start: int, end: int) -> None:
-    """Bytes from elsewhere in the object have the right number, and where nothing proves them nobody would notice."""
-    if content_range.partition("/")[0].strip() != f"bytes {start}-{end - 1}":
-        raise ReplicatorError(
-            Reason.SERVER_ERROR,
-            f"the source answered with {content_range or 'no range'} instead of bytes {start}-{end - 1}",
-            operation="s3:GetObject",
-        )
-
-
-async def _error_body(response: Exchange) -> bytes:
-    """The error document, empty when it does not come; may be asked for twice."""
-    try:
-        return await response.read()
-    except ReplicatorError:
-        return b""

@@ -335,7 +335,7 @@ def test_google_is_asked_for_that_object_alone(world: World, key: str, prefix: s
     )
     one = f"/storage/v1/b/{REPLICA}/o/{quote(name, safe='')}"
     many = f"/upload/storage/v1/b/{REPLICA}/o"
-    fields = "name,generation,size,crc32c,md5Hash,metadata"
+    fields = "name,generation,size,crc32c,md5Hash,metadata,timeCreated"
     for work, method, path, query in (
         (world.google.stat(name), "GET", one, {"fields": [fields]}),
         (world.google.delete(name, 7), "DELETE", one, {"ifGenerationMatch": ["7"]}),

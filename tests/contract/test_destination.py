@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -164,6 +165,7 @@ async def test_a_created_object_is_what_was_given(bench: Bench, size: int) -> No
     assert (created.name, created.size) == ("name", size)
     assert created.crc32c == google_crc32c.value(data)
     assert created.revision != ABSENT
+    assert abs((created.modified or 0) - time.time()) < 300
     assert await bench.destination.stat("name") == created
     assert dict(created.metadata) == {**CARRIED.user, **METADATA}
 

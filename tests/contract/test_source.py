@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Protocol
 from uuid import uuid4
@@ -13,7 +13,6 @@ from uuid import uuid4
 import boto3
 import pytest
 from botocore.config import Config
-from moto.server import ThreadedMotoServer
 
 from consumer import identity
 from consumer.adapters.aws import AwsCredentials, AwsSession, Endpoints, new_aws_session
@@ -22,8 +21,8 @@ from consumer.adapters.s3 import S3Source
 from consumer.errors import Kind, Reason, ReplicatorError, SourceChanged, SourceGone
 from consumer.model import MIB, Event, ObjectRef
 from consumer.proof import Grade, choose_proof, needs_part_sizes
+from tests.contract.s3_servers import S3Server
 from tests.doubles.faulty_s3 import FaultyS3, composite_checksum, full_checksum
-from tests.emulators import servers
 
 pytestmark = pytest.mark.anyio
 
@@ -132,57 +131,6 @@ class Nobody:
     def emit(self, event: Event, /) -> None: ...
 
 
-@dataclass
-class S3Server:
-    """An S3 that answers at `url`, a client of the tests' own, and endpoints resolved once."""
-
-    url: str
-    access_key: str = "test"
-    secret_key: str = field(default="test", repr=False)
-    client: Any = field(init=False)
-    session: AwsSession = field(init=False)
-    endpoints: Endpoints = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.session = new_aws_session("us-east-1", self.access_key, self.secret_key)
-        # Checksums only where a test asks for one.
-        config = Config(
-            s3={"addressing_style": "path"}, proxies={}, request_checksum_calculation="when_required"
-        )
-        self.client = boto3.client(
-            "s3",
-            region_name="us-east-1",
-            endpoint_url=self.url,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            config=config,
-        )
-        self.endpoints = Endpoints(self.session, self.url)
-
-
-@pytest.fixture(scope="session")
-def moto_s3() -> Iterator[S3Server]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        yield S3Server(f"http://{host}:{port}")
-    finally:
-        server.stop()
-
-
-@pytest.fixture(scope="session")
-def minio_s3() -> Iterator[S3Server]:
-    with servers.minio() as server:
-        yield S3Server(server.url, server.access_key, server.secret_key)
-
-
-@pytest.fixture(scope="session")
-def localstack_s3() -> Iterator[S3Server]:
-    with servers.localstack(services=("s3",)) as server:
-        yield S3Server(server.url)
-
-
 @pytest.fixture(scope="session")
 def double_session() -> AwsSession:
     return new_aws_session("us-east-1", "test", "test")
@@ -255,6 +203,7 @@ async def test_a_head_and_a_read_tell_the_same_state(bench: Bench) -> None:
         assert b"".join([piece async for piece in stream.pieces()]) == DATA
 
     assert (head.ref, head.size, head.md5_etag, head.version_id) == (ref, len(DATA), True, None)
+    assert head.replica_of is None
     assert isinstance(bench, DoubleBench) or abs(head.last_modified - time.time()) < 300
 
 
@@ -324,13 +273,15 @@ async def test_what_the_object_carries_is_told(bench: Bench) -> None:
         "ContentLanguage": "de",
         "ContentDisposition": 'attachment; filename="x.html"',
         "CacheControl": "max-age=60",
-        "Metadata": {"plain": "value", "replicator-source": "s3://first/origin"},
+        "Metadata": {"plain": "value", "replicator-source": "gs://first/origin"},
     }
     bench.put("key", b"\x1f\x8b raw", headers)
 
-    carried = (await bench.source.head(ObjectRef(bench.bucket, "key"), None)).carried
+    source = await bench.source.head(ObjectRef(bench.bucket, "key"), None)
+    carried = source.carried
 
     assert await read(bench, "key") == b"\x1f\x8b raw"
+    assert source.replica_of == "gs://first/origin"
     assert (carried.content_type, carried.content_encoding) == ("text/html; charset=utf-8", "gzip")
     assert (carried.content_language, carried.cache_control) == ("de", "max-age=60")
     assert carried.content_disposition == 'attachment; filename="x.html"'

@@ -132,6 +132,28 @@ class Call:
             whole += piece
         return whole
 
+    async def bytes_response(
+        self, status: int, headers: Mapping[str, str], data: bytes, *, sized: bool = True
+    ) -> web.StreamResponse:
+        """An object's bytes on their way out, where the fault may spoil or cut them; chunked unless `sized`."""
+        fault = self.fault
+        if fault is not None and fault.answer_corrupt_at is not None:
+            data = _spoil(data, fault.answer_corrupt_at)
+        cut_at = fault.answer_cut_at if fault is not None else None
+        if sized and cut_at is None:
+            return web.Response(status=status, headers=headers, body=data)
+        response = web.StreamResponse(status=status, headers=headers)
+        if sized:
+            response.content_length = len(data)
+        else:
+            response.enable_chunked_encoding()
+        await response.prepare(self.request)
+        await response.write(data[:cut_at])
+        if cut_at is not None:
+            raise CutError
+        await response.write_eof()
+        return response
+
     async def document(self) -> dict[str, Any]:
         return parse_document(bytes(await self.body()))
 

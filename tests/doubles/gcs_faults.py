@@ -106,7 +106,8 @@ class Fault:
 
     Independent of the point: `expire_session` (404 or 410) kills the resumable session named by the request
     before it is served; `corrupt_at` flips a bit of the body's byte at that index as it is read, `slow_read`
-    waits so many seconds before each piece of the body.
+    waits so many seconds before each piece of the body. Of a download, `answer_corrupt_at` flips a bit of the byte at
+    that index as it is sent, and `answer_cut_at` drops the connection after that many bytes.
     """
 
     operation: Operation | frozenset[Operation] | set[Operation] | tuple[Operation, ...] | None = None
@@ -132,6 +133,8 @@ class Fault:
     expire_session: Literal[404, 410] | None = None
     corrupt_at: int | None = None
     slow_read: float = 0.0
+    answer_corrupt_at: int | None = None
+    answer_cut_at: int | None = None
 
     def matches(self, operation: Operation, method: str, bucket: str | None, name: str | None) -> bool:
         """Whether a request of this description is one that the rule is meant for."""

@@ -122,10 +122,13 @@ class Store:
             return self.names(bucket).get(name)
 
     def read(self, bucket: str, name: str, generation: int | None, conditions: Preconditions) -> StoredObject:
-        """The live object, or 404; so is a `generation` other than the live one's (no versioning here)."""
+        """The live object, or the `generation` of it that is live or kept as a noncurrent version; else 404."""
         with self.lock:
             self.require("storage.objects.get", bucket, name)
-            found = self.existing(bucket, name, generation)
+            kept = (old for old in self.noncurrent if (old.bucket, old.name) == (bucket, name))
+            found = next((old for old in kept if old.generation == generation), None)
+            if found is None:
+                found = self.existing(bucket, name, generation)
             conditions.check(found, reading=True)
             return found
 

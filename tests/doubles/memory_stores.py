@@ -265,6 +265,7 @@ class MemoryDestination:
             crc32c(data) if hashes else None,
             hashlib.md5(data).digest() if hashes else None,
             dict(metadata or {}),
+            int(self.clock()),
         )
         self.objects[name] = StoredReplica(replica, data, carried, self.clock(), temporary)
         self.history.setdefault(name, []).append(self.objects[name])
@@ -296,6 +297,9 @@ class MemoryDestination:
         session = MemorySession(self, new)
         self.sessions.append(session)
         return session
+
+    def session_bytes(self, size: int) -> int:
+        return 0
 
     async def delete(self, name: str, if_revision: Revision) -> None:
         await self.steps.reach("delete", name)

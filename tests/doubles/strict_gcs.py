@@ -9,7 +9,8 @@ sessions), shows an object only when it is committed whole, and does wrong what 
         gcs.create_bucket("b")
     python -m tests.doubles.strict_gcs --bucket b  # a process of its own, prints its url
 
-Not here: object versioning, ACLs, encryption keys, rewrite and copy, the XML API, `fields`, transcoding.
+Not here: ACLs, encryption keys, rewrite and copy, the XML API, `fields`, more of object versioning than reads of kept
+generations.
 DOC in comments is cloud.google.com/storage/docs.
 """
 
@@ -59,6 +60,7 @@ __all__ = [
 ]
 
 _HEADERS_OF_INTEREST = (
+    "Accept-Encoding",
     "Authorization",
     "Content-Encoding",
     "Content-Length",
@@ -75,7 +77,7 @@ _HEADERS_OF_INTEREST = (
     "X-Upload-Content-Type",
 )
 
-_Handler = Callable[[Call], Awaitable[web.Response]]
+_Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
 class StrictGcs:
@@ -205,6 +207,11 @@ class StrictGcs:
         with self._store.as_other_writer():
             return self._store.commit(draft, digest, None if self._discard else bytes(data))
 
+    def change(self, bucket: str, name: str, document: Mapping[str, Any]) -> StoredObject:
+        """Change an object's metadata (a patch of its resource) as another writer would."""
+        with self._store.as_other_writer():
+            return self._store.patch(bucket, name, None, Preconditions(), document)
+
     def remove(self, bucket: str, name: str) -> None:
         """Delete an object as another writer would."""
         with self._store.as_other_writer():
@@ -299,7 +306,7 @@ class StrictGcs:
         self._remember(call, response.status)
         return response
 
-    async def _answer(self, call: Call) -> web.Response:
+    async def _answer(self, call: Call) -> web.StreamResponse:
         try:
             handler = self._route(call)
             await call.begin()

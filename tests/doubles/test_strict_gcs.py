@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import re
@@ -19,7 +20,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
 
 from .gcs_wire import BOUNDARY, Wire, crc32c, multipart
-from .strict_gcs import QUANTUM, ObservedState, StrictGcs, StrictGcsThread
+from .strict_gcs import QUANTUM, Attributes, BucketRules, ObservedState, StrictGcs, StrictGcsThread
 
 pytestmark = pytest.mark.anyio
 
@@ -206,6 +207,47 @@ class TestReading:
                 part = await wire.send("GET", path, headers={"Range": f"bytes={header}"})
                 assert (part.status, part.body) == (206, body)
             assert (await wire.send("GET", path, headers={"Range": "bytes=10-"})).status == 416
+
+    async def test_media_says_what_it_is_of(self, gcs: StrictGcs, wire: Wire) -> None:
+        gcs.set_rules("b", BucketRules(versioned=True))
+        old = gcs.put("b", "x", b"old")
+        gcs.change("b", "x", {"metadata": {"a": "1"}})
+        new = gcs.put("b", "x", b"new one")
+        live = await wire.send("GET", wire.path("x", alt="media"))
+        assert (live.body, live.headers["X-Goog-Generation"]) == (b"new one", str(new.generation))
+        assert live.headers["X-Goog-Stored-Content-Length"] == "7"
+        assert live.headers["X-Goog-Stored-Content-Encoding"] == "identity"
+        kept = await wire.send("GET", wire.path("x", alt="media", generation=old.generation))
+        assert (kept.body, kept.headers["X-Goog-Metageneration"]) == (b"old", "2")
+        absent = await wire.send("GET", wire.path("x", alt="media", generation=1))
+        assert (absent.status, absent.body) == (404, b"No such object: b/x")
+        changed = await wire.send("GET", wire.path("x", alt="media", ifMetagenerationMatch=2))
+        assert changed.status == 412
+        assert not changed.body.startswith(b"{")
+
+    async def test_gzip_is_unpacked_for_who_does_not_take_it(self, gcs: StrictGcs, wire: Wire) -> None:
+        packed = gzip.compress(b"unpacked" * 100)
+        path, part, plain = (
+            wire.path("x", alt="media"),
+            {"Range": "bytes=0-3"},
+            {"Accept-Encoding": "identity"},
+        )
+        for cache_control, names in ((None, ("x", "y")), ("no-transform", ("y",))):
+            attributes = Attributes(content_encoding="gzip", cache_control=cache_control)
+            for name in names:
+                gcs.put("b", name, packed, attributes=attributes)
+        gcs.put("b", "z", b"no gzip", attributes=Attributes(content_encoding="gzip"))
+        for headers in ({}, part):
+            unpacked = await wire.send("GET", path, headers=headers | plain)
+            assert (unpacked.status, unpacked.body) == (200, b"unpacked" * 100)
+            assert "Content-Length" not in unpacked.headers
+            assert "Content-Encoding" not in unpacked.headers
+            assert unpacked.headers["X-Goog-Stored-Content-Encoding"] == "gzip"
+            assert f"crc32c={crc32c(packed)}" in unpacked.headers["X-Goog-Hash"]
+        taken = await wire.send("GET", path, headers=part | {"Accept-Encoding": "gzip"})
+        assert (taken.status, taken.body, taken.headers["Content-Encoding"]) == (206, packed[:4], "gzip")
+        assert (await wire.send("GET", wire.path("y", alt="media"), headers=plain)).body == packed
+        assert (await wire.send("GET", wire.path("z", alt="media"), headers=plain)).body == b"no gzip"
 
     async def test_generation_and_conditions(self, gcs: StrictGcs, wire: Wire) -> None:
         generation = gcs.put("b", "x", b"1").generation

@@ -34,6 +34,17 @@ async def test_status(gcs: StrictGcs, wire: Wire) -> None:
     assert [record.fault is not None for record in gcs.requests] == [True, True, True, False, True]
 
 
+async def test_bytes_are_spoiled_or_cut_on_their_way_out(gcs: StrictGcs, wire: Wire) -> None:
+    gcs.put("b", "x", b"0123456789")
+    path = wire.path("x", alt="media")
+    gcs.inject(Fault("download", answer_corrupt_at=2), Fault("download", answer_cut_at=4))
+    assert (await wire.send("GET", path)).body == b"0133456789"
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await wire.send("GET", path)
+    assert (await wire.send("GET", path)).body == b"0123456789"
+    assert [record.status for record in gcs.requests] == [200, 0, 200]
+
+
 async def test_matching(gcs: StrictGcs, wire: Wire) -> None:
     gcs.put("b", "x", b"1")
     gcs.inject(Fault(name="y", status=500, times=None), Fault(("stat", "delete"), skip=1, status=502))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from consumer.errors import Kind, ReplicatorError
-from consumer.model import EventKind, ObjectEvent
+from consumer.model import EventKind, ObjectEvent, Store
 from consumer.parse import parse_message
 
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1024).filter(
@@ -72,12 +74,12 @@ def sns(message: str) -> str:
     return json.dumps({"Type": "Notification", "Message": message})
 
 
-def check(body: str) -> None:
-    """Whatever `body` is, sound events or a poison come out; any other exception fails the test."""
+def check(body: str, attributes: Mapping[str, str] | None = None) -> None:
+    """Whatever comes, sound events or a poison come out; any other exception fails the test."""
     events: list[ObjectEvent] = []
     poison: ReplicatorError | None = None
     try:
-        events = parse_message(body)
+        events = parse_message(body, attributes)
     except ReplicatorError as error:
         poison = error
     if poison is not None:
@@ -158,3 +160,95 @@ def test_records_keep_their_order_whatever_else_is_in_them(keys: list[str], extr
     # The record's own fields win, so that `extra` only adds.
     body = json.dumps({"Records": [extra | record(quote_plus(key)) for key in keys]})
     assert [event.ref.key for event in parse_message(body)] == keys
+
+
+# --- Cloud Storage, through Pub/Sub ---
+
+ATTRIBUTES = (
+    "notificationConfig",
+    "eventType",
+    "payloadFormat",
+    "bucketId",
+    "objectId",
+    "objectGeneration",
+    "eventTime",
+    "overwroteGeneration",
+    "overwrittenByGeneration",
+)
+ATTRIBUTE_VALUES = ANY_TEXT | st.sampled_from(
+    [
+        "OBJECT_FINALIZE",
+        "OBJECT_DELETE",
+        "OBJECT_NEW",
+        "JSON_API_V1",
+        "NONE",
+        "source",
+        "7",
+        "2024-01-02T03:04:05Z",
+    ]
+)
+ANY_ATTRIBUTES = st.dictionaries(st.sampled_from(ATTRIBUTES) | ANY_TEXT, ATTRIBUTE_VALUES, max_size=9)
+
+
+def gcs_attributes(
+    key: str, event: str = "OBJECT_FINALIZE", payload_format: str = "JSON_API_V1"
+) -> dict[str, str]:
+    return {
+        "notificationConfig": "projects/_/buckets/source/notificationConfigs/1",
+        "eventType": event,
+        "payloadFormat": payload_format,
+        "bucketId": "source",
+        "objectId": key,
+        "objectGeneration": "7",
+        "eventTime": "2024-01-02T03:04:05.678Z",
+    }
+
+
+def gcs_object(key: str) -> dict[str, Any]:
+    return {"kind": "storage#object", "bucket": "source", "name": key, "generation": "7", "size": "1"}
+
+
+@given(ANY_TEXT, ANY_ATTRIBUTES)
+@example("", gcs_attributes("\ud800", payload_format="NONE"))
+@example("[" * 100_000, gcs_attributes("a"))
+def test_any_text_with_any_attributes(body: str, attributes: dict[str, str]) -> None:
+    check(body, attributes)
+    check("", attributes)
+
+
+@given(VALUES, st.data())
+def test_a_good_notification_with_anything_in_one_place(value: Any, data: st.DataObject) -> None:
+    attributes, document = gcs_attributes("a"), gcs_object("a")
+    if data.draw(st.booleans()):
+        document[data.draw(st.sampled_from(sorted(document)) | NAMES)] = value
+    else:
+        attributes[data.draw(st.sampled_from(ATTRIBUTES))] = data.draw(ATTRIBUTE_VALUES)
+    check(json.dumps(document), attributes)
+
+
+@given(ANY_ATTRIBUTES)
+@example(gcs_attributes("a"))
+@example(gcs_attributes("a", payload_format="NONE"))
+def test_attributes_never_change_what_an_event_of_s3_says(attributes: dict[str, str]) -> None:
+    for document in ({"Records": [record("a"), record("b")]}, eventbridge("a"), {"Event": "s3:TestEvent"}):
+        for body in (json.dumps(document), sns(json.dumps(document))):
+            assert parse_message(body, attributes) == parse_message(body)
+
+
+@given(KEYS, st.booleans())
+@example("/a//b/../c/?x#y%2F+\0", True)
+def test_every_name_comes_back_exactly(key: str, ascii_only: bool) -> None:
+    body = json.dumps(gcs_object(key), ensure_ascii=ascii_only)
+    for payload_format, text in (("JSON_API_V1", body), ("NONE", ""), ("NONE", body)):
+        (event,) = parse_message(text, gcs_attributes(key, payload_format=payload_format))
+        assert (event.ref.bucket, event.ref.key, event.ref.store) == ("source", key, Store.GCS)
+        assert (event.kind, event.version_id) == (EventKind.CREATED, "7")
+
+
+@given(KEYS, KEYS)
+def test_two_names_in_one_notification_are_never_guessed_at(one: str, other: str) -> None:
+    if one != other:
+        for payload_format in ("JSON_API_V1", "NONE"):
+            attributes = gcs_attributes(one, payload_format=payload_format)
+            with pytest.raises(ReplicatorError):
+                parse_message(json.dumps(gcs_object(other)), attributes)

@@ -17,8 +17,8 @@ from consumer.adapters.gcs_auth import NoToken
 from consumer.adapters.gcs_client import GcsClient
 from consumer.adapters.gcs_session import GcsSession
 from consumer.adapters.http import Exchange, HttpClient, retry_after, with_retries
-from consumer.adapters.s3 import S3Stream
 from consumer.adapters.s3_headers import read_source_object
+from consumer.adapters.source_stream import ReadStream
 from consumer.errors import PreconditionFailed, Reason, ReplicatorError, SessionGone
 from consumer.model import CarriedMetadata, NewObject, ObjectRef, OperationRetried
 from tests.doubles.recorder import Recorder
@@ -161,7 +161,9 @@ async def test_a_source_that_ends_too_early_is_never_taken_for_whole() -> None:
         headers = {"etag": '"abc"', "content-length": "3", "last-modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
         source = read_source_object(ObjectRef("bucket", "key"), headers, None)
         with pytest.raises(ReplicatorError) as caught:
-            assert [piece async for piece in S3Stream(source, short, 0, 3).pieces()] == [b"ab"]
+            assert [piece async for piece in ReadStream(source, short, 0, 3, "s3:GetObject").pieces()] == [
+                b"ab"
+            ]
     assert (caught.value.reason, caught.value.operation) == (Reason.TRUNCATED, "s3:GetObject")
 
 

@@ -1,179 +1,66 @@
-"""Which engine an event goes to, and what becomes of it where two directions meet."""
+"""The router: each event to the engine of the route that takes it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-
 import pytest
 
-from consumer.decide import NEWER_AT_DESTINATION, Done
-from consumer.errors import Kind, Reason
-from consumer.model import (
-    EventKind,
-    Failure,
-    ObjectEvent,
-    ObjectFinished,
-    ObjectRef,
-    Outcome,
-    Result,
-    Store,
-    failed,
-)
+from consumer.errors import Reason
+from consumer.model import EventKind, ObjectEvent, Outcome, Result
 from consumer.router import Lane, Router
-from consumer.routes import Place, Route
+from consumer.routes import Route
+from consumer.uris import parse_object, parse_place
 from tests.doubles.recorder import Recorder
+from tests.unit.test_routes import ANY
 
 pytestmark = pytest.mark.anyio
 
-EAST, WEST = Place(Store.S3, "east"), Place(Store.GCS, "west")
-HERE, THERE = ObjectRef("east", "k"), ObjectRef("west", "k", Store.GCS)
-EVENT = ObjectEvent(EventKind.CREATED, HERE)
-COPIED = Done(Result.COPIED, Reason.CREATED)
-SAME = Done(Result.ALREADY_REPLICATED, Reason.SAME_IDENTITY)
-MISSING = Done(Result.MISSING, Reason.SOURCE_MISSING)
-DELETED = Done(Result.DELETED, Reason.SOURCE_DELETED)
-FORBIDDEN = Failure(Kind.PERMISSION, Reason.DESTINATION_FORBIDDEN, "no")
 
-
-@dataclass
 class Engine:
-    """Answers as told, the last answer again and again."""
+    """Finds whatever it is given well, and keeps what that was."""
 
-    answers: Sequence[Done | Failure] = (COPIED,)
-    asked: list[tuple[EventKind, ObjectRef, bool]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.given: list[str] = []
 
     async def replicate(self, event: ObjectEvent, *, optimistic: bool = True) -> Outcome:
-        answer = self.answers[min(len(self.asked), len(self.answers) - 1)]
-        self.asked.append((event.kind, event.ref, optimistic))
-        if isinstance(answer, Failure):
-            return failed(event, answer, "there")
-        return Outcome(event, answer.result, answer.reason, "there")
+        self.given.append(event.ref.uri)
+        return Outcome(event, Result.ALREADY_REPLICATED, Reason.SAME_IDENTITY)
 
 
-class Pair:
-    """Both directions over one pair of buckets."""
-
-    def __init__(self, forth: Sequence[Done | Failure], back: Sequence[Done | Failure] = (COPIED,)) -> None:
-        self.forth, self.back, self.recorder = Engine(forth), Engine(back), Recorder()
-        lanes = [Lane(Route(EAST, WEST), self.forth), Lane(Route(WEST, EAST), self.back)]
-        self.router = Router(lanes, self.recorder)
-
-    def emitted(self) -> list[tuple[ObjectRef, Result]]:
-        return [(event.outcome.event.ref, event.outcome.result) for event in self.recorder.of(ObjectFinished)]
+@pytest.fixture
+def lanes() -> list[Lane]:
+    routes = [
+        ANY,
+        Route(parse_place("s3://logs/"), parse_place("gs://csv/"), include=("*.csv",)),
+        Route(parse_place("s3://logs/in/"), parse_place("gs://rest/")),
+    ]
+    return [Lane(route, Engine()) for route in routes]
 
 
-class TestWhichRoute:
-    async def test_the_first_that_takes_it(self) -> None:
-        narrow, wide = Engine(), Engine()
-        lanes = [
-            Lane(Route(Place(Store.S3, "east", "logs/"), WEST), narrow),
-            Lane(Route(EAST, WEST), wide),
-        ]
-        router = Router(lanes, Recorder())
-        for key in ("logs/1", "other"):
-            await router.replicate(ObjectEvent(EventKind.CREATED, ObjectRef("east", key)))
-        assert [ref.key for _, ref, _ in narrow.asked] == ["logs/1"]
-        assert [ref.key for _, ref, _ in wide.asked] == ["other"]
-
-    async def test_how_it_was_asked_is_passed_on(self) -> None:
-        pair = Pair([COPIED])
-        await pair.router.replicate(EVENT, optimistic=False)
-        await pair.router.replicate(EVENT)
-        assert pair.forth.asked == [(EventKind.CREATED, HERE, False), (EventKind.CREATED, HERE, True)]
-
-    async def test_no_route_takes_it_though_one_reads_its_bucket(self) -> None:
-        engine = Engine()
-        router = Router([Lane(Route(EAST, WEST, exclude=("*.tmp",)), engine)], Recorder())
-        outcome = await router.replicate(ObjectEvent(EventKind.CREATED, ObjectRef("east", "a.tmp")))
-        assert (outcome.result, outcome.reason) == (Result.IGNORED, Reason.NO_ROUTE)
-        assert engine.asked == []
-
-    @pytest.mark.parametrize("ref", [ObjectRef("north", "k"), ObjectRef("east", "k", Store.GCS)], ids=str)
-    async def test_a_bucket_that_no_route_reads(self, ref: ObjectRef) -> None:
-        pair = Pair([COPIED])
-        outcome = await pair.router.replicate(ObjectEvent(EventKind.CREATED, ref))
-        assert outcome.failure is not None
-        assert (outcome.failure.kind, outcome.reason) == (Kind.PERMANENT, Reason.BUCKET_NOT_ALLOWED)
-        assert not pair.router.reads(ref)
-        assert pair.router.reads(HERE)
-
-    async def test_an_event_of_no_interest_is_refused_nowhere(self) -> None:
-        outcome = await Pair([COPIED]).router.replicate(
-            ObjectEvent(EventKind.IGNORED, ObjectRef("north", "k"))
-        )
-        assert (outcome.result, outcome.reason) == (Result.IGNORED, Reason.EVENT_TYPE)
+@pytest.mark.parametrize(
+    ("uri", "lane"),
+    [
+        ("s3://logs/in/a.csv", 1),
+        ("s3://logs/in/a", 2),
+        ("s3://logs/a", None),
+        ("s3://other/a", 0),
+        ("gs://other/a", None),
+    ],
+)
+async def test_an_event_goes_to_the_engine_of_its_route_alone(
+    lanes: list[Lane], uri: str, lane: int | None
+) -> None:
+    event = ObjectEvent(EventKind.CREATED, parse_object(uri))
+    outcome = await Router(lanes, Recorder()).replicate(event)
+    given = [one.replicator.given for one in lanes]  # type: ignore[attr-defined]
+    assert given == [[uri] if number == lane else [] for number in range(3)]
+    assert (outcome.result is Result.ALREADY_REPLICATED) is (lane is not None)
 
 
-class TestTheWayBack:
-    async def test_what_is_newer_there_is_copied_back_and_told_once(self) -> None:
-        pair = Pair([NEWER_AT_DESTINATION])
-        outcome = await pair.router.replicate(EVENT)
-        assert (outcome.event, outcome.result, outcome.reason) == (
-            EVENT,
-            Result.IGNORED,
-            Reason.NEWER_AT_DESTINATION,
-        )
-        assert pair.back.asked == [(EventKind.MANUAL, THERE, False)]
-        assert pair.emitted() == [(THERE, Result.COPIED)]
-        assert pair.recorder.one(ObjectFinished).origin == "conflict"
-
-    async def test_somebody_else_did_it(self) -> None:
-        pair = Pair([NEWER_AT_DESTINATION], [SAME])
-        outcome = await pair.router.replicate(EVENT)
-        assert outcome.reason is Reason.NEWER_AT_DESTINATION
-        assert pair.emitted() == []
-
-    async def test_the_origin_is_gone_and_its_replica_with_it(self) -> None:
-        pair = Pair([NEWER_AT_DESTINATION], [DELETED])
-        await pair.router.replicate(EVENT)
-        assert pair.emitted() == [(THERE, Result.DELETED)]
-
-    @pytest.mark.parametrize("answer", [MISSING, NEWER_AT_DESTINATION], ids=["gone", "older now"])
-    async def test_it_counts_no_more_so_the_event_is_decided_again(self, answer: Done) -> None:
-        pair = Pair([NEWER_AT_DESTINATION, COPIED], [answer])
-        outcome = await pair.router.replicate(EVENT)
-        assert (outcome.event, outcome.result) == (EVENT, Result.COPIED)
-        assert pair.forth.asked == [(EventKind.CREATED, HERE, True), (EventKind.CREATED, HERE, False)]
-        assert pair.emitted() == []
-
-    async def test_both_keep_changing(self) -> None:
-        pair = Pair([NEWER_AT_DESTINATION], [NEWER_AT_DESTINATION])
-        outcome = await pair.router.replicate(EVENT)
-        assert outcome.failure is not None
-        assert (outcome.failure.kind, outcome.reason) == (Kind.RETRYABLE, Reason.CONTENTION)
-        assert len(pair.back.asked) == 4
-
-    async def test_its_failure_is_the_event_s(self) -> None:
-        pair = Pair([NEWER_AT_DESTINATION], [FORBIDDEN])
-        outcome = await pair.router.replicate(EVENT)
-        assert (outcome.event, outcome.failure, outcome.destination) == (EVENT, FORBIDDEN, "there")
-        assert pair.emitted() == []
-
-    @pytest.mark.parametrize(
-        "back",
-        [
-            [],
-            [Route(WEST, Place(Store.S3, "elsewhere"))],
-            [Route(WEST, EAST, exclude=("k",))],
-            [Route(WEST, Place(Store.S3, "east", "below/"))],
-        ],
-        ids=["none", "another bucket", "not for this key", "another prefix"],
-    )
-    async def test_no_route_leads_back(self, back: list[Route]) -> None:
-        """The object there is a stranger's then, which is said, not copied anywhere."""
-        engine = Engine()
-        lanes = [Lane(Route(EAST, WEST), Engine([NEWER_AT_DESTINATION]))]
-        router = Router([*lanes, *(Lane(route, engine) for route in back)], Recorder())
-        outcome = await router.replicate(EVENT)
-        assert outcome.failure is not None
-        assert (outcome.failure.kind, outcome.reason) == (Kind.PERMANENT, Reason.FOREIGN_OBJECT)
-        assert "gs://west/k" in outcome.failure.message
-        assert engine.asked == []
-
-    async def test_prefixes_are_changed_both_ways(self) -> None:
-        east, west = Place(Store.S3, "east", "in/"), Place(Store.GCS, "west", "out/")
-        back = Engine()
-        lanes = [Lane(Route(east, west), Engine([NEWER_AT_DESTINATION])), Lane(Route(west, east), back)]
-        await Router(lanes, Recorder()).replicate(ObjectEvent(EventKind.CREATED, ObjectRef("east", "in/k")))
-        assert [ref.uri for _, ref, _ in back.asked] == ["gs://west/out/k"]
+async def test_what_no_route_takes_is_ignored_and_a_bucket_that_none_reads_is_refused(
+    lanes: list[Lane],
+) -> None:
+    router = Router(lanes, Recorder())
+    left = await router.replicate(ObjectEvent(EventKind.CREATED, parse_object("s3://logs/a")))
+    assert (left.result, left.reason) == (Result.IGNORED, Reason.NO_ROUTE)
+    unread = await router.replicate(ObjectEvent(EventKind.CREATED, parse_object("gs://other/a")))
+    assert (unread.result, unread.reason) == (Result.FAILED, Reason.BUCKET_NOT_ALLOWED)
