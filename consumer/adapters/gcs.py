@@ -27,7 +27,10 @@ from consumer.proof import encode_crc32c
 
 NEEDED_PERMISSIONS: Final = (CREATE, GET, DELETE)
 
-FIELDS: Final = "name,generation,size,crc32c,md5Hash,metadata,timeCreated"
+FIELDS: Final = (
+    "name,generation,size,crc32c,md5Hash,timeCreated,"
+    "contentType,contentEncoding,contentLanguage,contentDisposition,cacheControl,metadata"
+)
 
 
 class GcsDestination:

@@ -31,7 +31,11 @@ def read_source_object(ref: ObjectRef, headers: Mapping[str, str], region: str |
     """What the headers, their names in lower case, say of the object's state."""
     etag = read_etag(headers, _GET)
     version_id = headers.get("x-amz-version-id")
-    origin = headers.get(_META + SOURCE)
+    made_of = {
+        header.removeprefix(_META): _decoded(value)
+        for header, value in headers.items()
+        if header.startswith(_META + PREFIX)
+    }
     checksums, composite = read_checksums(headers, etag)
     return SourceObject(
         ref=ref,
@@ -45,7 +49,8 @@ def read_source_object(ref: ObjectRef, headers: Mapping[str, str], region: str |
         md5_etag=_is_md5(headers, etag),
         encrypted_etag=_is_encrypted(headers),
         region=region,
-        replica_of=None if origin is None else _decoded(origin),
+        replica_of=made_of.get(SOURCE),
+        made_of=made_of,
     )
 
 
@@ -86,6 +91,7 @@ def read_replica(name: str, headers: Mapping[str, str], operation: str) -> Repli
             if header.startswith(_META)
         },
         modified=_last_modified(headers),
+        carried=read_carried(headers),
     )
 
 

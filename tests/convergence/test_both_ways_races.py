@@ -95,20 +95,19 @@ def test_a_replica_is_overwritten_while_a_newer_state_of_its_origin_is_on_the_wa
         assert both_hold(sides, b"three")
 
 
-@pytest.mark.parametrize("stop", [HALF_A_LOOK, A_WRITE, ITS_ANSWER])
-def test_what_was_later_is_gone_when_the_way_back_looks(stop: str) -> None:
-    """It is no missing source, and no reason to leave the earlier one alone."""
-    with Sides(deletes=BOTH) as sides:
-        sides.put(GCS, "k", b"the later word", "soon gone")
-        sides.untold.clear()
-        sides.buckets[S3].clock = lambda: sides.now() - 5.0
+@pytest.mark.parametrize("deletes", [BOTH, None], ids=["deletes", "no deletes"])
+def test_what_was_later_is_gone_when_the_way_back_looks(deletes: dict[Store, bool] | None) -> None:
+    """It is no missing source then, and no reason to leave the earlier one alone."""
+    with Sides(skew=3.0, deletes=deletes) as sides:
+        sides.put(GCS, "k", b"the later word")
         sides.put(S3, "k", b"the earlier word")
         worker = sides.tell_of(S3, FIRST, NOTHING)
-        for _ in range(3):  # GET, refused upload ... up to the decision
-            sides.let(worker, stop)
+        while "stat east/k" not in str(sides.scheduler.of(lambda other: other is worker)[0]):
+            sides.scheduler.proceed(sides.scheduler.of(lambda other: other is worker)[0])
+            sides.spin()
         sides.delete(GCS, "k")
         sides.let(worker)
-        sides.rest()
+        assert both_hold(sides, b"the earlier word")
 
 
 # --- nothing goes round ---
@@ -181,9 +180,11 @@ def test_a_pod_dies_on_the_way_back(steps: int) -> None:
         assert sides.engine_writes == 2
 
 
-def test_each_side_was_made_of_a_state_of_the_other_that_is_gone() -> None:
-    """A copy in each direction is on its way when what both of them replace, or are made of, is deleted."""
-    with Sides() as sides:
+@pytest.mark.parametrize("tells", [True, False])
+def test_each_side_was_made_of_a_state_of_the_other_that_is_gone(tells: bool) -> None:
+    """A copy in each direction is on its way when what both of them replace, or are made of, is deleted. The pods that
+    wrote them are not there any more when the echoes come."""
+    with Sides(tells=tells) as sides:
         sides.put(GCS, "k", b"of GCS")
         sides.wait(5.0)
         sides.put(S3, "k", b"of S3")
@@ -196,6 +197,8 @@ def test_each_side_was_made_of_a_state_of_the_other_that_is_gone() -> None:
         made_of = [sides.buckets[store].objects["k"].replica.metadata[identity.SOURCE] for store in (S3, GCS)]
         assert made_of == ["gs://west/k", "s3://east/k"]
         assert sides.content(S3, "k") != sides.content(GCS, "k")
+        sides.crash(FIRST)
+        sides.crash(SECOND)
         sides.end()
         assert both_hold(sides, b"of S3")
 
