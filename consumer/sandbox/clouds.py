@@ -72,8 +72,8 @@ class Clouds:
         self._aws.prepare()
         self._gcs.create_bucket()
         if self.both_ways:
-            self._pubsub.create(TOPIC, SUBSCRIPTION)
             self._pubsub.create(DEAD_LETTER_TOPIC, DEAD_LETTER_SUBSCRIPTION)
+            self._pubsub.create(TOPIC, SUBSCRIPTION, DEAD_LETTER_TOPIC)
             self._gcs.notify(f"//{self.pubsub_address}/{TOPIC}")
 
     def settings(self, api_port: int) -> Settings:

@@ -1,16 +1,18 @@
 """Pub/Sub in memory: topics, pull subscriptions, leases that end, over gRPC as Google's clients speak it.
 
-What it does not do it refuses: dead-letter and retry policies, ordering, filters, push, exactly-once, streams. Ordered
-or not, a message whose lease ended comes again, behind those that wait.
+What it does not do it refuses: retry policies, ordering, filters, push, exactly-once, streams. A message whose lease
+ended comes again, behind those that wait; after the most attempts of a dead-letter policy it goes to its topic.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
+import math
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -25,13 +27,17 @@ BACKLOG: Final = "/consumer.sandbox.Backlog/Count"
 
 MOST_LEASE_SECONDS: Final = 600
 _LEASE_SECONDS: Final = 10
+_FEWEST_ATTEMPTS: Final = 5
 _PULL_SECONDS: Final = 20.0
 """How long a pull waits for a first message, when its caller waits for so long."""
 
 _Method = Callable[[Any, float], Awaitable[Any]]
 
 _KEPT: Final = frozenset(
-    {"name", "topic", "ack_deadline_seconds", "message_retention_duration", "expiration_policy", "labels"}
+    {
+        *("name", "topic", "ack_deadline_seconds", "dead_letter_policy"),
+        *("message_retention_duration", "expiration_policy", "labels"),
+    }
 )
 
 
@@ -47,8 +53,11 @@ class Refusal(Exception):
 class Subscription:
     """The messages of one subscription: each waits, or is leased until it is acknowledged or the lease ends."""
 
-    def __init__(self, resource: types.Subscription) -> None:
+    def __init__(self, resource: types.Subscription, bury: Callable[[types.PubsubMessage], object]) -> None:
         self.resource = resource
+        self._bury = bury
+        self._most_attempts = resource.dead_letter_policy.max_delivery_attempts
+        self._attempts: Counter[str] = Counter()
         self._waiting: deque[types.PubsubMessage] = deque()
         self._leased: dict[str, tuple[types.PubsubMessage, asyncio.TimerHandle]] = {}
         self._numbers = itertools.count(1)
@@ -77,7 +86,9 @@ class Subscription:
         """Those whose lease has ended are passed over."""
         for ack_id in ack_ids:
             if ack_id in self._leased:
-                self._leased.pop(ack_id)[1].cancel()
+                message, timer = self._leased.pop(ack_id)
+                timer.cancel()
+                del self._attempts[message.message_id]
 
     def extend(self, ack_ids: Sequence[str], seconds: int) -> None:
         """From now on, 0 gives the messages back."""
@@ -87,13 +98,18 @@ class Subscription:
                 timer.cancel()
                 if seconds:
                     self._hold(ack_id, message, seconds)
-                else:
+                elif self._attempts[message.message_id] < (self._most_attempts or math.inf):
                     self.put(message)
+                else:
+                    del self._attempts[message.message_id]
+                    self._bury(message)
 
     def _lease(self, message: types.PubsubMessage) -> types.ReceivedMessage:
         ack_id = f"{message.message_id}-{next(self._numbers)}"
         self._hold(ack_id, message, self.resource.ack_deadline_seconds)
-        return types.ReceivedMessage(ack_id=ack_id, message=message)
+        self._attempts[message.message_id] += 1
+        told = self._attempts[message.message_id] if self._most_attempts else 0
+        return types.ReceivedMessage(ack_id=ack_id, message=message, delivery_attempt=told)
 
     def _hold(self, ack_id: str, message: types.PubsubMessage, seconds: int) -> None:
         timer = asyncio.get_running_loop().call_later(seconds, self.extend, [ack_id], 0)
@@ -121,13 +137,8 @@ class PubSub:
         self._topic(request.topic)
         if not all(message.data or message.attributes for message in request.messages):
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "a message needs data or attributes")
-        for message in request.messages:
-            message.message_id = str(next(self._message_ids))
-            types.PubsubMessage.pb(message).publish_time.FromDatetime(datetime.now(UTC))
-            for subscription in self._subscriptions.values():
-                if subscription.resource.topic == request.topic:
-                    subscription.put(message)
-        return types.PublishResponse(message_ids=[message.message_id for message in request.messages])
+        ids = [self._publish(request.topic, message) for message in request.messages]
+        return types.PublishResponse(message_ids=ids)
 
     async def create_subscription(self, wanted: types.Subscription, patience: float) -> types.Subscription:
         if wanted.name in self._subscriptions:
@@ -136,10 +147,15 @@ class PubSub:
         set_fields = {field.name for field, _ in types.Subscription.pb(wanted).ListFields()}
         if unkept := set_fields - _KEPT:
             raise Refusal(grpc.StatusCode.UNIMPLEMENTED, f"not done here: {', '.join(sorted(unkept))}")
+        policy = wanted.dead_letter_policy
+        if policy.dead_letter_topic:
+            self._topic(policy.dead_letter_topic)
+            policy.max_delivery_attempts = policy.max_delivery_attempts or _FEWEST_ATTEMPTS
         wanted.ack_deadline_seconds = wanted.ack_deadline_seconds or _LEASE_SECONDS
         if not _LEASE_SECONDS <= wanted.ack_deadline_seconds <= MOST_LEASE_SECONDS:
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "ack_deadline_seconds: 10 to 600")
-        self._subscriptions[wanted.name] = Subscription(wanted)
+        bury = partial(self._publish, policy.dead_letter_topic)
+        self._subscriptions[wanted.name] = Subscription(wanted, bury)
         return wanted
 
     async def get_subscription(
@@ -165,6 +181,15 @@ class PubSub:
 
     async def backlog(self, name: str, patience: float) -> int:
         return self._subscription(name).backlog
+
+    def _publish(self, topic: str, given: types.PubsubMessage) -> str:
+        message = types.PubsubMessage(data=given.data, attributes=given.attributes)
+        message.message_id = str(next(self._message_ids))
+        types.PubsubMessage.pb(message).publish_time.FromDatetime(datetime.now(UTC))
+        for subscription in self._subscriptions.values():
+            if subscription.resource.topic == topic:
+                subscription.put(message)
+        return message.message_id
 
     def _topic(self, name: str) -> types.Topic:
         if name not in self._topics:

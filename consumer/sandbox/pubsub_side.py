@@ -11,6 +11,7 @@ from consumer.sandbox.pubsub_server import BACKLOG, PUBLISHER, SUBSCRIBER
 
 _CALL_SECONDS: Final = 60.0
 _LEASE_SECONDS: Final = 60
+_MOST_ATTEMPTS: Final = 100
 
 
 class PubSubSide:
@@ -32,9 +33,14 @@ class PubSubSide:
             BACKLOG, request_serializer=str.encode, response_deserializer=int
         )
 
-    def create(self, topic: str, subscription: str) -> None:
+    def create(self, topic: str, subscription: str, dead_letter_topic: str | None = None) -> None:
+        """Makes both; what fails again and again for no known reason goes to the topic of dead letters."""
         self._create_topic(types.Topic(name=topic), timeout=_CALL_SECONDS)
         wanted = types.Subscription(name=subscription, topic=topic, ack_deadline_seconds=_LEASE_SECONDS)
+        if dead_letter_topic is not None:
+            wanted.dead_letter_policy = types.DeadLetterPolicy(
+                dead_letter_topic=dead_letter_topic, max_delivery_attempts=_MOST_ATTEMPTS
+            )
         self._create_subscription(wanted, timeout=_CALL_SECONDS)
 
     def backlog(self, subscription: str) -> int:

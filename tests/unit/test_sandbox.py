@@ -329,6 +329,16 @@ def test_both_ways_the_exit_code_is_that_of_bytes_and_writes(
     assert "writes         4 by users, 4 replicas" in said.getvalue().splitlines()
 
 
+def test_nothing_is_compared_before_the_writes_have_come_to_an_end() -> None:
+    first, last = {f"{S3}/a": 1}, ONCE_EACH
+    clouds = _Destination(REPLICAS, first, first | {f"{GCS}/a": 1}, last)
+    story = Story(
+        cast("Clouds", clouds), [], PlainView(io.StringIO()), Plan(BOTH, True, 0, False, Path("log"))
+    )
+    assert asyncio.run(story._compare(1.0, False)) == 0
+    assert clouds.writes() is last
+
+
 # --- arrivals
 
 
@@ -382,6 +392,13 @@ def test_a_second_event_for_one_object_is_no_news_but_a_replay_is() -> None:
         arrivals.emit(event)
         states.append(arrivals.objects[_ref("a")].state)
     assert states == [State.COPIED, State.COPIED, State.ALREADY_THERE]
+
+
+def test_one_name_in_one_bucket_name_on_both_sides_is_two_objects() -> None:
+    arrivals = Arrivals(lambda _: None)
+    for store in Store:
+        arrivals.dropped(ObjectRef("bucket", "a", store))
+    assert len(arrivals.objects) == 2
 
 
 def test_one_name_on_both_sides_is_two_objects_and_a_replica_that_stays_is_no_news() -> None:

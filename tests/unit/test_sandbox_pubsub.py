@@ -93,11 +93,12 @@ class TestLeases:
         assert await pull(pubsub, patience=20) == {}
         assert now() - began == pytest.approx(20)
 
-    async def test_a_message_wakes_every_pull_and_is_given_to_one(self, pubsub: PubSub) -> None:
+    async def test_a_message_is_given_to_one_pull_and_the_others_wait_on(self, pubsub: PubSub) -> None:
         pulls = [asyncio.create_task(pull(pubsub, patience=20)) for _ in range(3)]
-        await idle()
-        await publish(pubsub, "a")
-        assert sorted(map(list, await asyncio.gather(*pulls))) == [[], [], ["a"]]
+        for text in ("a", "b"):
+            await idle()
+            await publish(pubsub, text)
+        assert sorted(map(list, await asyncio.gather(*pulls))) == [[], ["a"], ["b"]]
 
     async def test_a_pull_that_is_given_up_takes_nothing_along(self, pubsub: PubSub) -> None:
         waiting = asyncio.create_task(pull(pubsub, patience=20))
@@ -106,6 +107,32 @@ class TestLeases:
         await idle()
         await publish(pubsub, "a")
         assert list(await pull(pubsub)) == ["a"]
+
+    async def test_a_dead_letter_policy_counts_the_attempts_and_moves_what_had_the_most(
+        self, pubsub: PubSub
+    ) -> None:
+        await pubsub.create_topic(types.Topic(name="dead"), 0)
+        await pubsub.create_subscription(types.Subscription(name="grave", topic="dead"), 0)
+        policy = types.DeadLetterPolicy(dead_letter_topic="dead", max_delivery_attempts=5)
+        counted = types.Subscription(name="counted", topic=TOPIC, dead_letter_policy=policy)
+        await pubsub.create_subscription(counted, 0)
+        await publish(pubsub, "a", "b")
+        attempts = []
+        for _ in range(5):
+            request = types.PullRequest(subscription="counted", max_messages=1)
+            [one] = (await pubsub.pull(request, 0)).received_messages
+            attempts.append((one.message.data, one.delivery_attempt))
+            if one.message.data == b"b":
+                await pubsub.acknowledge(
+                    types.AcknowledgeRequest(subscription="counted", ack_ids=[one.ack_id]), 0
+                )
+            await asyncio.sleep(11)
+        assert attempts == [(b"a", 1), (b"b", 1), (b"a", 2), (b"a", 3), (b"a", 4)]
+        assert await pubsub.backlog("grave", 0) == 0
+        assert list(await pull(pubsub, "counted")) == ["a"]
+        await asyncio.sleep(11)
+        assert await pubsub.backlog("counted", 0) == 0
+        assert list(await pull(pubsub, "grave")) == ["a"]
 
     @pytest.mark.parametrize(
         ("call", "code"),
