@@ -174,7 +174,7 @@ class Worker:
 @asynccontextmanager
 async def open_worker(settings: Settings, *, watches_queue: bool) -> AsyncIterator[Worker]:
     """A daemon that nobody has checked the endpoints for, and that has no sidecar: its parent has done both."""
-    metrics = Metrics(__version__)
+    metrics = Metrics(__version__, settings.queue_sources)
     telemetry = Telemetry(metrics)
     async with open_engine(settings, telemetry) as engine:
         queues = _queues(settings, engine, telemetry)
@@ -190,7 +190,7 @@ class App:
 
     def __init__(self, settings: Settings, *, watcher: Observer | None = None) -> None:
         self._settings = settings
-        self._metrics = Metrics(__version__)
+        self._metrics = Metrics(__version__, settings.queue_sources)
         self._telemetry = Telemetry(self._metrics)
         self._observer: Observer = _Tee(self._telemetry, watcher) if watcher else self._telemetry
         self.api_port: int | None = None

@@ -97,8 +97,7 @@ def _probes(routes: Sequence[Route], stores: Stores) -> StoreProbes:
         {store: stores.source(store) for store in sources},
         [stores.destination(route.destination) for route in routes],
         [
-            Way(place_of(str(route.source.root)), place_of(str(route.destination.root)))
+            Way(f"{route.source.store}://{route.source.bucket}", place_of(str(route.destination)))
             for route in routes
-            if route.source.bucket
         ],
     )

@@ -317,6 +317,12 @@ class Settings(BaseModel):
         """0 when nothing is copied in parts."""
         return self.parallel_threshold_mib * MIB if self.parallel_streams > 1 else 0
 
+    @property
+    def queue_sources(self) -> tuple[str, ...]:
+        """What messages come from, by the names that metrics and log lines have for it."""
+        named = {"sqs": self.sqs_queue_url, "pubsub": self.pubsub_subscription}
+        return tuple(name for name, given in named.items() if given)
+
     def allowed(self, bucket: str) -> bool:
         """Whether a route reads this bucket of S3."""
         return bool(readers(routes_of(self), ObjectRef(bucket, "")))

@@ -362,4 +362,5 @@ class PubsubQueue:
             lease_seconds=lease_seconds,
             attributes=message.attributes,
             source=self.source,
+            hold_seconds=math.inf,
         )

@@ -634,9 +634,7 @@ async def test_a_daemon_whose_connection_is_cut_twenty_times_copies_everything(
     """Over stores in memory: each object is there, once, and what no engine can read is a dead letter."""
     async with TcpCutter(server.address) as relay:
         bench = await benches(Subscription(ack_deadline_seconds=10), address=relay.address, wait_seconds=1.0)
-        work = Workbench(capacity=20, wait_seconds=1.0)
-        for part in (work.pipeline, work.leases, work.gate, work.daemon):
-            part._queue = bench.queue  # the workbench has one of its own kind
+        work = Workbench(capacity=20, instead=bench.queue)
         keys = [f"key {number}" for number in range(300)]
         for key in keys:
             work.source.put(BUCKET, key, key.encode())

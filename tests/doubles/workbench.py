@@ -19,6 +19,7 @@ from consumer.lease import LeaseKeeper
 from consumer.model import MIB, Delivery, Store
 from consumer.pause import Gate
 from consumer.pipeline import Pipeline
+from consumer.ports import Queue
 from consumer.probes import StoreProbes
 from consumer.replay import Replays
 from consumer.replicate import Replicator
@@ -60,6 +61,8 @@ class Workbench:
     wait_seconds: float = 20.0
     random: float = 0.0
     queues: tuple[str, ...] = ("sqs",)
+    instead: Queue | None = None
+    """A queue of another kind, which the daemon has in place of the doubles."""
 
     def __post_init__(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -101,6 +104,9 @@ class Workbench:
     def _intake(self, name: str, clock: Callable[[], float]) -> Intake:
         queue = MemoryQueue(clock, wall_clock=self.wall_clock, wait_seconds=self.wait_seconds, source=name)
         self.doubles.append(queue)
+        return self._intake_of(self.instead or queue, clock)
+
+    def _intake_of(self, queue: Queue, clock: Callable[[], float]) -> Intake:
         leases = LeaseKeeper(queue, self.recorder, clock)
         pipeline = Pipeline(
             queue,
