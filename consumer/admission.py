@@ -66,6 +66,11 @@ class Slots:
         self._reserved += taken
         return taken
 
+    def reserve_over(self, count: int) -> int:
+        """Reserves slots though there may be none: for messages that came when theirs had been lent to others."""
+        self._reserved += count
+        return count
+
     def unreserve(self, count: int) -> None:
         """Gives reserved slots back that a receive did not fill."""
         self._reserved -= count

@@ -12,33 +12,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from consumer import __version__
-from consumer.adapters.aws import AwsCredentials, AwsSession, Endpoints, new_aws_session
-from consumer.adapters.gcs import GcsDestination
-from consumer.adapters.gcs_auth import GoogleToken, NoToken
-from consumer.adapters.gcs_compose import GcsComposer
-from consumer.adapters.http import HttpClient
-from consumer.adapters.s3 import S3Source
-from consumer.adapters.sqs import SqsQueue
-from consumer.adapters.sqs_calls import SqsCalls
-from consumer.adapters.sqs_endpoint import find_sqs_endpoint
-from consumer.admission import MemoryBudget, Slots
 from consumer.api_port import ApiConfig, Service
-from consumer.checks import Check, Patience, Status, check_destination, check_parts, check_queue, check_source
+from consumer.checks import Check, Status
 from consumer.daemon import Daemon
-from consumer.decide import ForeignRule, MissingRule, Policy
+from consumer.engine import Engine, open_engine
 from consumer.errors import EndpointError
+from consumer.intake import Intake
 from consumer.lease import LeaseKeeper
 from consumer.metrics import Metrics
-from consumer.model import Event, ObjectFinished, ObjectRef, Outcome
+from consumer.model import Event, ObjectFinished, ObjectRef, Outcome, Store
 from consumer.observe import Telemetry
-from consumer.parallel import GiantCopies
 from consumer.pause import Gate
 from consumer.pipeline import Pipeline
-from consumer.ports import Observer
+from consumer.ports import Observer, Queue
+from consumer.queues import Queues, new_queues
 from consumer.replay import Replays
-from consumer.replicate import Replicator
 from consumer.settings import Settings
 from consumer.settle import RetryPolicy
+from consumer.start_checks import run_checks
+from consumer.supervise import Work
 from consumer.sweep import keep_swept
 
 if TYPE_CHECKING:
@@ -49,129 +41,22 @@ T = TypeVar("T")
 _LAST_ANSWERS_SECONDS: Final = 0.5
 """For the sidecar's last answers; the requests themselves were waited for by the drain."""
 
-GOOGLE_ENDPOINT: Final = "https://storage.googleapis.com"
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """The stores and the engine between them."""
-
-    source: S3Source
-    destination: GcsDestination
-    composer: GcsComposer
-    replicator: Replicator
-    slots: Slots
-    budget: MemoryBudget
-    http: HttpClient
-    aws: AwsSession
-    credentials: AwsCredentials
-
-
-@asynccontextmanager
-async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[Engine]:
-    """The engine on the stores that the settings name; nothing is asked of them yet."""
-    secret, token = settings.aws_secret_access_key, settings.aws_session_token
-    aws = new_aws_session(
-        settings.aws_region,
-        settings.aws_access_key_id,
-        secret.get_secret_value() if secret else None,
-        token.get_secret_value() if token else None,
-    )
-    credentials = AwsCredentials(aws)
-    async with HttpClient() as http:
-        source = S3Source(
-            http,
-            credentials,
-            Endpoints(aws, settings.s3_endpoint_url),
-            observer,
-            region=settings.aws_region,
-            custom_endpoint=settings.s3_endpoint_url is not None,
-            request_payer=settings.s3_request_payer,
-        )
-        emulator = settings.storage_emulator_host
-        credentials_file = settings.google_application_credentials
-        destination = GcsDestination(
-            http,
-            NoToken() if emulator else GoogleToken(str(credentials_file) if credentials_file else None),
-            observer,
-            bucket=settings.gcs_bucket_name,
-            endpoint=emulator or GOOGLE_ENDPOINT,
-        )
-        composer = GcsComposer(
-            destination.client,
-            observer,
-            bucket=settings.gcs_bucket_name,
-            endpoint=emulator or GOOGLE_ENDPOINT,
-        )
-        slots = Slots(settings.concurrency)
-        budget = MemoryBudget(settings.memory_budget_bytes)
-        replicator = Replicator(
-            source,
-            destination,
-            budget,
-            observer,
-            policy=Policy(
-                settings.replicate_deletes,
-                MissingRule(settings.on_missing_object),
-                ForeignRule(settings.on_foreign_object),
-            ),
-            key_prefix=settings.gcs_key_prefix,
-            bucket_allowed=settings.allowed,
-            giants=GiantCopies(
-                source,
-                destination,
-                composer,
-                slots,
-                budget,
-                observer,
-                threshold=settings.parallel_threshold_bytes,
-                streams=settings.parallel_streams,
-            ),
-        )
-        yield Engine(source, destination, composer, replicator, slots, budget, http, aws, credentials)
-
-
-def new_queue(settings: Settings, engine: Engine, observer: Observer) -> SqsQueue:
-    """The queue that the settings name."""
-    assert settings.sqs_queue_url is not None
-    endpoint = find_sqs_endpoint(settings.aws_region, settings.sqs_endpoint_url, engine.aws.botocore)
-    return SqsQueue(
-        SqsCalls(engine.http, engine.credentials, endpoint, observer),
-        settings.sqs_queue_url,
-        dlq_url=settings.sqs_dlq_url,
-        wait_seconds=settings.sqs_wait_time_seconds,
-        visibility_timeout=settings.sqs_visibility_timeout_seconds,
-    )
-
-
-async def run_checks(settings: Settings, engine: Engine, queue: SqsQueue | None) -> list[Check]:
-    """All start-up checks side by side, each tried until the time for start-up is over."""
-    patience = Patience(settings.startup_timeout_seconds, time.monotonic)
-    checks = [
-        check_source(engine.source, settings, patience),
-        check_destination(engine.destination, settings, patience),
-        check_parts(engine.composer, settings, patience),
-    ]
-    if queue is not None:
-        checks.append(check_queue(queue, settings, patience))
-    return [check for group in await asyncio.gather(*checks) for check in group]
-
 
 async def check_all(settings: Settings) -> list[Check]:
     """`consumer check`."""
     telemetry = Telemetry(Metrics(__version__))
     async with open_engine(settings, telemetry) as engine:
-        return await run_checks(settings, engine, new_queue(settings, engine, telemetry))
+        return await run_checks(settings, engine, _queues(settings, engine, telemetry))
 
 
 async def replicate_objects(settings: Settings, refs: Sequence[ObjectRef]) -> AsyncIterator[Outcome]:
     """`consumer replicate`: the outcomes in the order asked, each as soon as it and those before it are known."""
     telemetry = Telemetry(Metrics(__version__))
     async with open_engine(settings, telemetry) as engine, asyncio.TaskGroup() as group:
-        checks = await run_checks(settings, engine, None)
+        checks = await run_checks(settings, engine, Queues())
         raise_failed(checks)
-        gate = Gate(engine.source, engine.destination, None, telemetry, time.monotonic)
-        replays = Replays(engine.replicator, engine.slots, gate, _ExceptOutcomes(telemetry), origin="cli")
+        gate = Gate(engine.probes, telemetry, time.monotonic)
+        replays = Replays(engine.router, engine.slots, gate, _ExceptOutcomes(telemetry), origin="cli")
         for outcome in [group.create_task(replays.replicate(ref, 86_400.0)) for ref in refs]:
             yield await outcome
 
@@ -215,48 +100,66 @@ def new_daemon(
     metrics: Metrics,
     observer: Observer,
     engine: Engine,
-    queue: SqsQueue,
+    queues: Queues,
     *,
-    watches_queue: bool = True,
+    watches_queues: bool = True,
 ) -> Daemon:
-    """The daemon between these stores and this queue; it has not begun."""
-    gate = Gate(engine.source, engine.destination, queue, observer, time.monotonic)
+    """The daemon between these stores and these queues; it has not begun."""
+    gate = Gate(engine.probes, observer, time.monotonic)
     clock = asyncio.get_running_loop().time
-    leases = LeaseKeeper(queue, observer, clock)
-    pipeline = Pipeline(
-        queue,
-        engine.replicator,
-        leases,
-        engine.slots,
-        gate,
-        observer,
-        retry_policy=RetryPolicy(
-            settings.retry_base_seconds,
-            settings.retry_max_seconds,
-            settings.max_receive_count,
-            settings.retry_min_age_seconds,
-        ),
-        clock=clock,
-        wall_clock=time.time,
+    retry_policy = RetryPolicy(
+        settings.retry_base_seconds,
+        settings.retry_max_seconds,
+        settings.max_receive_count,
+        settings.retry_min_age_seconds,
     )
-    metrics.watch(messages_in_flight=lambda: pipeline.in_flight, buffer_bytes=lambda: engine.budget.used)
+
+    def intake(queue: Queue) -> Intake:
+        leases = LeaseKeeper(queue, observer, clock)
+        pipeline = Pipeline(
+            queue,
+            engine.router,
+            leases,
+            engine.slots,
+            gate,
+            observer,
+            retry_policy=retry_policy,
+            clock=clock,
+            wall_clock=time.time,
+        )
+        return Intake(queue, pipeline, leases)
+
+    intakes = [intake(queue) for queue in queues]
+    metrics.watch(
+        messages_in_flight=lambda: sum(one.pipeline.in_flight for one in intakes),
+        buffer_bytes=lambda: engine.budget.used,
+    )
     return Daemon(
-        queue,
-        pipeline,
-        Replays(engine.replicator, engine.slots, gate, observer, origin="http"),
-        leases,
+        intakes,
+        Replays(engine.router, engine.slots, gate, observer, origin="http"),
         gate,
         engine.slots,
         observer,
         render_metrics=metrics.render,
         bucket_allowed=settings.allowed,
         # One of a pod's processes is enough for both.
-        sweep=partial(keep_swept, engine.composer, observer, time.time) if watches_queue else None,
+        sweep=_sweep(engine, observer) if watches_queues else None,
         drain_seconds=settings.drain_timeout_seconds,
         clock=clock,
         wall_clock=time.time,
-        watches_queue=watches_queue,
+        watches_queues=watches_queues,
     )
+
+
+def _sweep(engine: Engine, observer: Observer) -> Work:
+    stores, places = engine.stores, engine.destinations
+    composers = [stores.composer(place) for place in places if place.store is Store.GCS]
+    uploads = [stores.uploads(place) for place in places if place.store is Store.S3]
+    return partial(keep_swept, composers, uploads, observer, time.time)
+
+
+def _queues(settings: Settings, engine: Engine, observer: Observer) -> Queues:
+    return new_queues(settings, engine.stores, engine.http, observer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,11 +174,11 @@ class Worker:
 @asynccontextmanager
 async def open_worker(settings: Settings, *, watches_queue: bool) -> AsyncIterator[Worker]:
     """A daemon that nobody has checked the endpoints for, and that has no sidecar: its parent has done both."""
-    metrics = Metrics(__version__)
+    metrics = Metrics(__version__, settings.queue_sources)
     telemetry = Telemetry(metrics)
     async with open_engine(settings, telemetry) as engine:
-        queue = new_queue(settings, engine, telemetry)
-        daemon = new_daemon(settings, metrics, telemetry, engine, queue, watches_queue=watches_queue)
+        queues = _queues(settings, engine, telemetry)
+        daemon = new_daemon(settings, metrics, telemetry, engine, queues, watches_queues=watches_queue)
         yield Worker(daemon, metrics, telemetry)
 
 
@@ -287,7 +190,7 @@ class App:
 
     def __init__(self, settings: Settings, *, watcher: Observer | None = None) -> None:
         self._settings = settings
-        self._metrics = Metrics(__version__)
+        self._metrics = Metrics(__version__, settings.queue_sources)
         self._telemetry = Telemetry(self._metrics)
         self._observer: Observer = _Tee(self._telemetry, watcher) if watcher else self._telemetry
         self.api_port: int | None = None
@@ -310,10 +213,10 @@ class App:
             loop.add_signal_handler(number, self.stop)
         async with AsyncExitStack() as stack:
             engine = await stack.enter_async_context(open_engine(settings, self._observer))
-            queue = new_queue(settings, engine, self._observer)
-            service = await self._service(stack, engine, queue)
+            queues = _queues(settings, engine, self._observer)
+            service = await self._service(stack, engine, queues)
             await self._serve(stack, service)
-            if not await self._start_up(engine, queue):
+            if not await self._start_up(engine, queues):
                 return 0
             if not isinstance(service, Daemon):
                 await self._unless_stopped(service.begin())
@@ -324,10 +227,10 @@ class App:
             self._telemetry.stopping("drained" if clean else "stopped before everything was done")
             return 0 if clean else 1
 
-    async def _service(self, stack: AsyncExitStack, engine: Engine, queue: SqsQueue) -> Daemon | Workers:
+    async def _service(self, stack: AsyncExitStack, engine: Engine, queues: Queues) -> Daemon | Workers:
         settings = self._settings
         if settings.workers == 1:
-            return new_daemon(settings, self._metrics, self._observer, engine, queue)
+            return new_daemon(settings, self._metrics, self._observer, engine, queues)
         from consumer.merge_metrics import PodMetrics
         from consumer.workers import Workers
 
@@ -357,9 +260,9 @@ class App:
         stack.push_async_callback(sidecar.stop)
         self._telemetry.listening(settings.api_host, self.api_port)
 
-    async def _start_up(self, engine: Engine, queue: SqsQueue) -> bool:
+    async def _start_up(self, engine: Engine, queues: Queues) -> bool:
         """Whether the daemon may start; False when it was asked to stop meanwhile."""
-        checks = await self._unless_stopped(run_checks(self._settings, engine, queue))
+        checks = await self._unless_stopped(run_checks(self._settings, engine, queues))
         if checks is None:
             return False
         for check in checks:

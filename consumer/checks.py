@@ -6,15 +6,20 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from consumer.adapters.gcs import GcsDestination
-from consumer.adapters.gcs_compose import GcsComposer
-from consumer.adapters.s3 import S3Source
-from consumer.adapters.sqs import QueueDescription, SqsQueue
 from consumer.errors import Reason, ReplicatorError
+from consumer.model import Store
+from consumer.ports import DestinationStore, SourceStore
+from consumer.routes import Place
 from consumer.settings import Settings
 
+if TYPE_CHECKING:
+    from consumer.adapters.gcs_compose import GcsComposer
+    from consumer.adapters.s3_destination import S3Destination
+    from consumer.adapters.sqs import QueueDescription, SqsQueue
+
+_NAMES: Final = {Store.S3: "S3", Store.GCS: "GCS"}
 _FIRST_WAIT_SECONDS: Final = 0.5
 _LONGEST_WAIT_SECONDS: Final = 5.0
 _MIN_VISIBILITY_SECONDS: Final = 30
@@ -42,58 +47,85 @@ Clock = Callable[[], float]
 Attempt = Callable[[], Awaitable[list[Check]]]
 
 
-async def check_source(source: S3Source, settings: Settings, patience: Patience) -> list[Check]:
-    """Each allowed bucket answers; without a list of them, the endpoint does."""
-    endpoint = settings.s3_endpoint_url or f"AWS S3 in {settings.aws_region}"
-    if not settings.source_buckets:
-        return await patience.with_target("S3", endpoint, lambda: _check_endpoint(source, endpoint))
-    found: list[Check] = []
-    for bucket in settings.source_buckets:
-        target = f"s3://{bucket} at {endpoint}"
+async def check_source(
+    source: SourceStore, place: Place, settings: Settings, patience: Patience
+) -> list[Check]:
+    """The bucket answers; without one, the endpoint does."""
+    name, endpoint = _NAMES[place.store], _endpoint(place.store, settings)
+    if not place.bucket:
+        return await patience.with_target(name, endpoint, lambda: _check_endpoint(source, name, endpoint))
+    target = f"{place.store}://{place.bucket} at {endpoint}"
 
-        async def attempt(bucket: str = bucket, target: str = target) -> list[Check]:
-            return [await _check_bucket(source, bucket, target)]
+    async def attempt() -> list[Check]:
+        return [await _check_bucket(source, place, target)]
 
-        found += await patience.with_target("S3", target, attempt)
-    return found
+    return await patience.with_target(name, target, attempt)
 
 
-async def _check_endpoint(source: S3Source, endpoint: str) -> list[Check]:
+async def _check_endpoint(source: SourceStore, name: str, endpoint: str) -> list[Check]:
     await source.probe(None)
-    return [Check("S3", endpoint, Status.OK, "answers, and takes our credentials")]
+    return [Check(name, endpoint, Status.OK, "answers, and takes our credentials")]
 
 
-async def _check_bucket(source: S3Source, bucket: str, target: str) -> Check:
+async def _check_bucket(source: SourceStore, place: Place, target: str) -> Check:
+    name = _NAMES[place.store]
     try:
-        await source.probe(bucket)
+        await source.probe(place.bucket)
     except ReplicatorError as error:
-        if error.reason is not Reason.SOURCE_FORBIDDEN:
+        if error.reason is not Reason.SOURCE_FORBIDDEN or place.store is not Store.S3:
             raise
         return Check(
-            "S3",
+            name,
             target,
             Status.WARNING,
             "answers, but does not say whether objects may be read",
             "grant s3:GetObject on its objects, and s3:ListBucket on the bucket: without it a missing object "
             "cannot be told from a forbidden one",
         )
-    return Check("S3", target, Status.OK, "objects can be read")
+    return Check(name, target, Status.OK, "objects can be read")
 
 
 async def check_destination(
-    destination: GcsDestination, settings: Settings, patience: Patience
+    destination: DestinationStore, place: Place, settings: Settings, patience: Patience
 ) -> list[Check]:
     """The bucket is there, and objects may be created, read and replaced."""
-    target = f"gs://{settings.gcs_bucket_name} at {settings.gcs_target}"
+    name = _NAMES[place.store]
+    target = f"{place.store}://{place.bucket} at {_endpoint(place.store, settings)}"
 
     async def attempt() -> list[Check]:
         await destination.probe()
-        return [Check("GCS", target, Status.OK, "objects can be created, read and replaced")]
+        return [Check(name, target, Status.OK, "objects can be created, read and replaced")]
 
-    return await patience.with_target("GCS", target, attempt)
+    return await patience.with_target(name, target, attempt)
 
 
-async def check_parts(composer: GcsComposer, settings: Settings, patience: Patience) -> list[Check]:
+async def check_conditions(
+    destination: S3Destination, place: Place, settings: Settings, patience: Patience
+) -> list[Check]:
+    """Says so when writes to a bucket of S3 may fall over each other."""
+    target = f"s3://{place.bucket} at {_endpoint(Store.S3, settings)}"
+
+    async def attempt() -> list[Check]:
+        why = await destination.why_not_conditional()
+        if not why:
+            return [Check("S3", target, Status.OK, "honours the conditions that writes are made under")]
+        return [
+            Check(
+                "S3",
+                target,
+                Status.WARNING,
+                f"the store honours no conditional writes: {why}",
+                "let nobody but this program write to these names, and run it with one pod; or use a store that "
+                "honours If-Match and If-None-Match, as S3 does",
+            )
+        ]
+
+    return await patience.with_target("S3", target, attempt)
+
+
+async def check_parts(
+    composer: GcsComposer, bucket: str, settings: Settings, patience: Patience
+) -> list[Check]:
     """Says so when giant objects cannot be copied in parts. No failure: they are copied over one stream then."""
     if not settings.parallel_threshold_bytes:
         return []
@@ -104,9 +136,15 @@ async def check_parts(composer: GcsComposer, settings: Settings, patience: Patie
         return []  # an endpoint that does not answer is told of by its own check
     if not why:
         return []
-    target = f"gs://{settings.gcs_bucket_name} at {settings.gcs_target}"
+    target = f"gs://{bucket} at {settings.gcs_target}"
     detail = f"objects of {settings.parallel_threshold_mib} MiB and more are copied over one stream: {why}"
     return [Check("GCS", target, Status.OK, detail, "PARALLEL_THRESHOLD_MIB=0 asks for it in any case")]
+
+
+def _endpoint(store: Store, settings: Settings) -> str:
+    if store is Store.GCS:
+        return settings.gcs_target
+    return settings.s3_endpoint_url or f"AWS S3 in {settings.aws_region}"
 
 
 async def check_queue(queue: SqsQueue, settings: Settings, patience: Patience) -> list[Check]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer import __version__, process
-from consumer.model import ObjectRef, Outcome, Result
-from consumer.names import is_bucket_name
+from consumer import __version__, cli_routes, process
+from consumer.model import Outcome, Result
 from consumer.process import Exit
+from consumer.route_settings import routes_of
 from consumer.settings import Need
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_routes.app, name="routes")
 
 
 def _version(wanted: bool) -> None:
@@ -47,11 +48,12 @@ def run() -> None:
 
 @app.command()
 def check() -> None:
-    """The start-up checks alone, as a table: what was tried, what answered, what to do about it."""
+    """The routes, and the start-up checks alone: what was tried, what answered, what to do about it."""
     from consumer.app import check_all
     from consumer.checks import Status
 
     settings = process.configure(frozenset({Need.QUEUE}), quiet=True)
+    cli_routes.print_routes(routes_of(settings))
     checks = process.run(lambda: check_all(settings))
     _print_checks(checks)
     failed = any(found.status is Status.FAILED for found in checks)
@@ -60,12 +62,15 @@ def check() -> None:
 
 @app.command()
 def replicate(
-    uris: Annotated[list[str], typer.Argument(metavar="s3://BUCKET/KEY...", help="The objects to copy.")],
+    uris: Annotated[
+        list[str],
+        typer.Argument(metavar="URI", help="The objects to copy: s3://BUCKET/KEY or gs://BUCKET/KEY."),
+    ],
 ) -> None:
     """Copies named objects through the same engine as the daemon, one line each."""
     from consumer.app import replicate_objects
 
-    refs = [_parse_uri(uri) for uri in uris]
+    refs = cli_routes.parse_uris(uris)
     settings = process.configure(frozenset(), quiet=True)
 
     async def copy() -> Exit:
@@ -89,18 +94,15 @@ def sandbox(
         bool,
         typer.Option("--exit", help="Check every object byte for byte, print a summary, and exit."),
     ] = False,
+    both_ways: Annotated[
+        bool,
+        typer.Option("--both-ways", help="Drop objects into GCS as well, and see them arrive in S3."),
+    ] = False,
 ) -> None:
     """Embedded S3, SQS and GCS emulators with the daemon on them: watch objects arrive, without an account."""
     from consumer.sandbox import run_sandbox
 
-    process.leave(run_sandbox(objects=objects, leave=leave))
-
-
-def _parse_uri(uri: str) -> ObjectRef:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not uri.startswith("s3://") or not is_bucket_name(bucket) or not key:
-        raise typer.BadParameter(f"{uri!r} is not of the form s3://BUCKET/KEY")
-    return ObjectRef(bucket, key)
+    process.leave(run_sandbox(objects=objects, leave=leave, both_ways=both_ways))
 
 
 def _line(outcome: Outcome) -> str:
@@ -111,6 +113,8 @@ def _line(outcome: Outcome) -> str:
         return f"missing             {source} does not exist; its replica {outcome.destination} was deleted"
     if outcome.result is Result.MISSING:
         return f"missing             {source} does not exist"
+    if outcome.result is Result.IGNORED:
+        return f"ignored             {source}: {outcome.reason}"
     details = (
         f"{outcome.size} bytes, crc32c {outcome.crc32c}, verified by {outcome.verification or 'comparison'}"
     )

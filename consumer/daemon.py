@@ -1,7 +1,4 @@
-"""What runs for months: pollers, lease keeper, gate and gauges, each kept running, and the way to stop them.
-
-Progress is a receive that answers, or fails by an error of the other side: an outage is no defect of ours. Where
-neither happens though it could, the pollers begin anew and the program calls itself stalled until one happens.
+"""What runs for months: receivers, lease keepers, gate and gauges, each kept running, and the way to stop them.
 
 Stopping: not ready → no more receives → what has not started is released → the rest finishes with its leases kept,
 until the drain time is over → what still runs is stopped at its next chunk and released.
@@ -17,38 +14,15 @@ from functools import partial
 from typing import Any, Final
 
 from consumer.admission import Slots
-from consumer.errors import Kind, Reason, ReplicatorError
-from consumer.gauges import watch_loop, watch_queue
-from consumer.lease import LeaseKeeper
-from consumer.model import (
-    Delivery,
-    Failure,
-    MessagesReceived,
-    ObjectRef,
-    Outcome,
-    PollCompleted,
-    ReceiveFailed,
-    UnexpectedError,
-)
+from consumer.gauges import watch_loop, watch_queues
+from consumer.intake import Intake, Receiver
+from consumer.model import Delivery, ObjectRef, Outcome, UnexpectedError
 from consumer.pause import Gate
 from consumer.pipeline import Pipeline
-from consumer.ports import Observer, Queue
+from consumer.ports import Observer
 from consumer.replay import Replays
 from consumer.supervise import Part, Supervisor, Work
 
-RECEIVE_MOST: Final = 10
-MOST_POLLERS: Final = 16
-_GATHER_SECONDS: Final = 0.005
-_GATHER_LOOKS: Final = 10
-"""How often, and how far apart, a poller looks for more free slots than the first, so that a busy daemon does not
-receive one by one."""
-_LONGEST_RECEIVE_WAIT: Final = 30.0
-GIVE_UP_SECONDS: Final = 72.0
-"""Above what a receive can take by its own rules: 10 s to connect and 30 s to answer, and as long once more when its
-credentials were refused, which SQS does at once. One that takes longer than this never ends."""
-STALLED_AFTER_SECONDS: Final = 95.0
-"""What is given up is tried again at once, and an idle queue answers after 20 s: a hang that this mends is no stall."""
-_PROGRESS_SECONDS: Final = 5.0
 _ABORT_SECONDS: Final = 3.0
 _LAST_CALLS_SECONDS: Final = 0.5
 
@@ -60,17 +34,17 @@ class State(StrEnum):
 
 
 class Daemon:
-    """Polls one queue. `run` returns after a drain; also what the sidecar asks (`api_port.Service`).
+    """Works on the messages of its queues. `run` returns after a drain; also what the sidecar asks
+    (`api_port.Service`).
 
-    `watches_queue` is for one of several daemons in a pod: it tells the queue's depth.
+    The queues share the slots; what becomes of one of them is nothing to the others. `watches_queues` is for one of
+    several daemons in a pod: it tells the queues' depth.
     """
 
     def __init__(
         self,
-        queue: Queue,
-        pipeline: Pipeline,
+        intakes: Sequence[Intake],
         replays: Replays,
-        leases: LeaseKeeper,
         gate: Gate,
         slots: Slots,
         observer: Observer,
@@ -81,12 +55,22 @@ class Daemon:
         sweep: Work | None = None,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
-        watches_queue: bool = True,
+        watches_queues: bool = True,
     ) -> None:
-        self._queue = queue
-        self._pipeline = pipeline
+        self._intakes = intakes
         self._replays = replays
-        self._leases = leases
+        self._receivers = [
+            Receiver(
+                intake,
+                gate,
+                slots,
+                observer,
+                shares=len(intakes) > 1,
+                clock=clock,
+                wall_clock=wall_clock,
+            )
+            for intake in intakes
+        ]
         self._gate = gate
         self._slots = slots
         self._observer = observer
@@ -95,33 +79,31 @@ class Daemon:
         self._drain_seconds = drain_seconds
         self._sweep = sweep
         self._clock = clock
-        self._wall_clock = wall_clock
-        self._watches_queue = watches_queue
+        self._watches_queues = watches_queues
         self._state = State.STARTING
         self._deliveries: set[asyncio.Task[Any]] = set()
         self._unbegun: set[asyncio.Task[Any]] = set()
         self._requests: set[asyncio.Task[Any]] = set()
-        self._progress_at = 0.0
-        self._busy = asyncio.Event()
-        self._gathering = asyncio.Lock()
 
     # --- running ------------------------------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event, stop_now: asyncio.Event) -> bool:
         """Works until `stop` is set, then drains. Returns whether the drain was clean: `stop_now` cuts it short."""
-        pollers = range(min(MOST_POLLERS, max(1, self._slots.capacity // RECEIVE_MOST)))
-        self._progress_at = self._clock()
         self._state = State.RUNNING
         async with asyncio.TaskGroup() as group, Supervisor(self._observer, self._clock) as supervisor:
-            supervisor.keep("leases", self._leases.run)
+            for intake in self._intakes:
+                supervisor.keep("leases", intake.leases.run)
             supervisor.keep("gate", self._gate.run)
-            if self._watches_queue:
-                supervisor.keep("queue gauges", partial(watch_queue, self._queue, self._observer))
+            if self._watches_queues:
+                queues = [intake.queue for intake in self._intakes]
+                supervisor.keep("queue gauges", partial(watch_queues, queues, self._observer))
             supervisor.keep("loop lag", partial(watch_loop, self._observer, self._clock))
             if self._sweep is not None:
                 supervisor.keep("sweep", self._sweep)
-            polling = [supervisor.keep("poll", partial(self._poll, number, group)) for number in pollers]
-            supervisor.keep("progress", partial(self._watch_progress, polling))
+            polling: list[Part] = []
+            for intake, receiver in zip(self._intakes, self._receivers, strict=True):
+                begin = partial(self._begin, intake.pipeline, group)
+                polling += receiver.start(supervisor, begin, self._is_working)
             await stop.wait()
             self._state = State.DRAINING
             return await self._drain(polling, stop_now)
@@ -129,7 +111,8 @@ class Daemon:
     async def _drain(self, polling: Sequence[Part], stop_now: asyncio.Event) -> bool:
         for poller in polling:
             poller.stop()
-        self._pipeline.release_waiting()
+        for intake in self._intakes:
+            intake.pipeline.release_waiting()
         stopping = asyncio.ensure_future(stop_now.wait())
         working = asyncio.ensure_future(self._wait_for_work())
         await asyncio.wait(
@@ -145,27 +128,39 @@ class Daemon:
             # Not for a long poll's end any more: what it still brings comes again when its visibility runs out.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_CALLS_SECONDS):
-                    await self._queue.close()
+                    await self._close_queues()
         return clean
 
     async def _wait_for_work(self) -> None:
         """Returns when nothing is in flight; the end of a long poll is part of that, for what it may still bring."""
         while work := self._deliveries | self._requests:
             await asyncio.wait(work)
-        await self._queue.close()
+        await self._close_queues()
 
-    def _begin(self, delivery: Delivery, group: asyncio.TaskGroup) -> None:
-        task = group.create_task(self._handle(delivery))
+    async def _close_queues(self) -> None:
+        """Side by side: the end of one queue's long poll is nothing to the others."""
+        closing = [intake.queue.close() for intake in self._intakes]
+        for error in await asyncio.gather(*closing, return_exceptions=True):
+            if error is not None:
+                self._observer.emit(UnexpectedError("close", error))
+
+    def _is_working(self) -> bool:
+        return bool(self._deliveries or self._requests)
+
+    def _begin(
+        self, pipeline: Pipeline, group: asyncio.TaskGroup, delivery: Delivery, patience: float | None
+    ) -> None:
+        task = group.create_task(self._handle(pipeline, delivery, patience))
         self._deliveries.add(task)
         self._unbegun.add(task)
         task.add_done_callback(self._ended)
 
-    async def _handle(self, delivery: Delivery) -> None:
+    async def _handle(self, pipeline: Pipeline, delivery: Delivery, patience: float | None) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._unbegun.discard(task)
         try:
-            await self._pipeline.handle(delivery)
+            await pipeline.handle(delivery, patience)
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - one message's defect must not stop the others; it comes again
@@ -176,108 +171,6 @@ class Daemon:
         if task in self._unbegun:  # cancelled before its first step: nobody else gives its slot back
             self._unbegun.discard(task)
             self._slots.unreserve(1)
-
-    # --- receiving ----------------------------------------------------------------------------------------------
-
-    async def _poll(self, number: int, group: asyncio.TaskGroup) -> None:
-        failures = 0
-        while True:
-            try:
-                # One long poll is enough for an idle queue; the others help while receives come back full.
-                if number:
-                    await self._busy.wait()
-                await self._gate.wait_open()
-                await self._receive(group)
-                failures = 0
-            except ReplicatorError as error:
-                failures += 1
-                await self._back_off(Failure.of(error), failures)
-
-    async def _receive(self, group: asyncio.TaskGroup) -> None:
-        reserved = await self._gather()
-        try:
-            if not self._gate.is_open():
-                return
-            deliveries = await self._answer(reserved)
-            for delivery in deliveries:
-                self._begin(delivery, group)
-            reserved -= len(deliveries)
-        finally:
-            self._slots.unreserve(reserved)
-        if deliveries:
-            self._observer.emit(MessagesReceived(self._queue.source, len(deliveries)))
-        if not deliveries:
-            self._busy.clear()
-        elif not reserved:
-            self._busy.set()
-
-    async def _gather(self) -> int:
-        """Reserves slots for one receive: ten, or half of all there are; or what comes free in a moment.
-
-        One poller at a time: several would share what comes free, and each ask for little.
-        """
-        wanted = min(RECEIVE_MOST, self._slots.capacity)
-        enough = min(wanted, (self._slots.capacity + 1) // 2)
-        async with self._gathering:
-            reserved = await self._slots.reserve(wanted)
-            try:
-                for _ in range(_GATHER_LOOKS):
-                    if reserved >= enough:
-                        break
-                    await asyncio.sleep(_GATHER_SECONDS)
-                    reserved += self._slots.reserve_more(wanted - reserved)
-            except BaseException:
-                self._slots.unreserve(reserved)
-                raise
-        return reserved
-
-    async def _answer(self, most: int) -> list[Delivery]:
-        """What a receive brings; nothing when it hangs: what it may still bring is released when it does."""
-        try:
-            async with asyncio.timeout(GIVE_UP_SECONDS) as limit:
-                deliveries = await self._queue.receive(most)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            failure = Failure(
-                Kind.RETRYABLE,
-                Reason.TIMEOUT,
-                f"no answer within {GIVE_UP_SECONDS:.0f} s: given up, and begun anew",
-                operation="receive",
-            )
-            self._observer.emit(ReceiveFailed(self._queue.source, failure, 0.0))
-            return []
-        self._progress_at = self._clock()
-        self._observer.emit(PollCompleted(self._queue.source, self._wall_clock()))
-        return deliveries
-
-    async def _back_off(self, failure: Failure, failures: int) -> None:
-        wait = min(2.0 ** (failures - 1), _LONGEST_RECEIVE_WAIT)
-        self._progress_at = self._clock() + wait
-        self._observer.emit(ReceiveFailed(self._queue.source, failure, wait))
-        if failure.kind is Kind.UNAVAILABLE:
-            self._gate.close(failure)
-        await asyncio.sleep(wait)
-
-    async def _watch_progress(self, polling: Sequence[Part]) -> None:
-        """Notes the times when nothing can be received, and mends pollers that wait in vain, whatever for."""
-        renewed_at = -STALLED_AFTER_SECONDS
-        while True:
-            await asyncio.sleep(_PROGRESS_SECONDS)
-            now = self._clock()
-            if self._is_rightly_idle():
-                self._progress_at = max(self._progress_at, now)
-            elif not self.is_alive() and now - renewed_at >= STALLED_AFTER_SECONDS:
-                renewed_at = now
-                stall = f"nothing was received for {STALLED_AFTER_SECONDS:.0f} s though it could be"
-                self._observer.emit(UnexpectedError("poll", RuntimeError(stall)))
-                for poller in polling:
-                    poller.renew()
-
-    def _is_rightly_idle(self) -> bool:
-        """Whether receiving has to wait: for a shared cause to end, or for copies and requests that have every slot."""
-        in_flight = self._deliveries or self._requests
-        return not self._gate.is_open() or (bool(in_flight) and self._slots.active >= self._slots.capacity)
 
     # --- what the sidecar asks ----------------------------------------------------------------------------------
 
@@ -308,13 +201,11 @@ class Daemon:
             return str(self._state)
         if not self.is_alive():
             return "stalled"
-        return None if self._gate.is_open() else "paused"
+        return None if any(receiver.is_open() for receiver in self._receivers) else "paused"
 
     def is_alive(self) -> bool:
-        """Whether something was received, or could not be for a good reason, not long ago."""
-        if self._state is not State.RUNNING:
-            return True
-        return self._clock() - self._progress_at < STALLED_AFTER_SECONDS
+        """Whether every queue was heard of, or could not be for a good reason, not long ago."""
+        return self._state is not State.RUNNING or all(receiver.is_alive() for receiver in self._receivers)
 
     def accepting(self) -> bool:
         return self._state is State.RUNNING

@@ -12,7 +12,15 @@ from enum import StrEnum
 from typing import Final
 
 from consumer.errors import Kind, Reason
-from consumer.identity import answers, is_original, is_ours, same_identity
+from consumer.identity import (
+    answers,
+    is_made_of,
+    is_original,
+    is_ours,
+    metadata_digest,
+    same_identity,
+    written,
+)
 from consumer.model import (
     ABSENT,
     EventKind,
@@ -93,15 +101,28 @@ Decision = Copy | Delete | Compare | Done | Refuse
 OWN_REPLICA: Final = Done(Result.IGNORED, Reason.OWN_REPLICA)
 """The source is what this program made of the destination, on the way here: it never goes back."""
 
+NEWER_AT_DESTINATION: Final = Done(Result.IGNORED, Reason.NEWER_AT_DESTINATION)
+"""What is there counts, and the source is to become equal to it: the way back's work (`router`)."""
 
-def decide_unread(event: ObjectEvent, replica: Replica | None, policy: Policy) -> Done | None:
-    """What the destination tells without a look at the source: that this very event was answered already, or nothing.
+
+def decide_unread(
+    event: ObjectEvent, replica: Replica | None, policy: Policy, destination: str
+) -> Done | None:
+    """What the destination tells without a look at the source: that this very event was answered already, that it is
+    of a replica made of what is there, or nothing.
 
     Every later change of the source has an event of its own. What has to be looked after once it is written carries no
     mark (`may_be_marked`): whoever wrote it may have died before the look, and this is what is left of its message.
     """
     if replica is not None and not policy.replicate_deletes and answers(replica, event):
         return Done(Result.ALREADY_REPLICATED, Reason.SAME_EVENT)
+    if (
+        event.kind is EventKind.CREATED
+        and event.replica_of == destination
+        and event.made_of
+        and (replica is None or is_made_of(event.made_of, replica))
+    ):
+        return OWN_REPLICA
     return None
 
 
@@ -128,7 +149,7 @@ def decide(
     if source is None:
         return _decide_gone(event, replica, policy)
     if source.replica_of == destination:
-        return OWN_REPLICA
+        return _decide_replica(source, replica, policy)
     if replica is None:
         return Copy(ABSENT)
     if is_ours(replica, source.ref):
@@ -138,12 +159,11 @@ def decide(
     equal = _equal_content(source, replica, source_crc32c)
     if equal is None:
         return Compare()
-    if equal:
+    rivals = policy.both_ways and is_original(replica)
+    if equal and not (rivals and _carry_different_metadata(source, replica)):
         return Done(Result.ADOPTED, Reason.SAME_CONTENT)
-    if policy.both_ways and is_original(replica):
-        if _is_later(source, replica, destination):
-            return Copy(replica.revision)
-        return Done(Result.IGNORED, Reason.NEWER_AT_DESTINATION)
+    if rivals:
+        return Copy(replica.revision) if _is_later(source, replica, destination) else NEWER_AT_DESTINATION
     if policy.on_foreign is ForeignRule.OVERWRITE:
         return Copy(replica.revision)
     return Refuse(
@@ -155,6 +175,29 @@ def decide(
             "move or delete it, or set ON_FOREIGN_OBJECT=overwrite",
         )
     )
+
+
+def _decide_replica(source: SourceObject, replica: Replica | None, policy: Policy) -> Decision:
+    """The source was made of the destination: mostly of the very state that is there, and all is well.
+
+    When that state is no longer there, the way back has to look, whoever should have done it before. When each was made
+    of the other (both had been deleted or replaced while a copy was on its way), what a user wrote last counts.
+    """
+    if replica is None or not policy.both_ways or is_made_of(source.made_of, replica):
+        return OWN_REPLICA
+    if not is_ours(replica, source.ref):
+        return NEWER_AT_DESTINATION
+    if same_identity(replica, source):
+        return Done(Result.ALREADY_REPLICATED, Reason.SAME_IDENTITY)
+    return (
+        Copy(replica.revision)
+        if written(source.made_of) > written(replica.metadata)
+        else NEWER_AT_DESTINATION
+    )
+
+
+def _carry_different_metadata(source: SourceObject, replica: Replica) -> bool:
+    return replica.carried is not None and metadata_digest(replica.carried) != metadata_digest(source.carried)
 
 
 def _is_later(source: SourceObject, replica: Replica, destination: str) -> bool:

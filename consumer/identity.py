@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -58,12 +59,16 @@ def identity(source: SourceObject) -> dict[str, str]:
     values = {
         SOURCE: source.ref.uri,
         _REVISION_NAMES[source.ref.store]: source.revision,
-        LAST_MODIFIED: f"{datetime.fromtimestamp(source.last_modified, UTC).isoformat()[:19]}Z",
+        LAST_MODIFIED: _moment(source.last_modified),
         METADATA_DIGEST: metadata_digest(source.carried),
     }
     if source.version_id is not None:
         values[VERSION_ID] = source.version_id
     return values
+
+
+def _moment(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}Z"
 
 
 def is_ours(replica: Replica, ref: ObjectRef) -> bool:
@@ -82,6 +87,24 @@ def same_identity(replica: Replica, source: SourceObject) -> bool:
     return replica.size == source.size and all(
         replica.metadata.get(name) == wanted.get(name) for name in _COMPARED
     )
+
+
+def is_made_of(made_of: Mapping[str, str], original: Replica) -> bool:
+    """Whether an object with this metadata was made of the state that `original` is in, as far as both tell."""
+    revision = made_of.get(GENERATION) or made_of.get(ETAG)
+    return (
+        revision in (None, str(original.revision))
+        and (original.modified is None or made_of.get(LAST_MODIFIED) in (None, _moment(original.modified)))
+        and (
+            original.carried is None
+            or made_of.get(METADATA_DIGEST) in (None, metadata_digest(original.carried))
+        )
+    )
+
+
+def written(made_of: Mapping[str, str]) -> tuple[str, str]:
+    """When and where a replica's content was written by its user: what orders two of them."""
+    return made_of.get(LAST_MODIFIED, ""), made_of.get(SOURCE, "")
 
 
 def same_state(one: SourceObject, other: SourceObject) -> bool:

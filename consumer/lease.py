@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from consumer.errors import Kind, LeaseLost, ReplicatorError
-from consumer.model import MAX_HOLD_SECONDS, Delivery, LeaseExtended
+from consumer.model import Delivery, LeaseExtended
 from consumer.ports import LeaseRequest, Observer, Queue
 
 
@@ -96,7 +96,7 @@ class LeaseKeeper:
     def _apply(self, lease: Lease, result: Exception | None) -> str:
         now = self._clock()
         if result is None:
-            if now - lease.delivery.received_at + lease.delivery.lease_seconds >= MAX_HOLD_SECONDS:
+            if now - lease.delivery.received_at + lease.delivery.lease_seconds >= lease.delivery.hold_seconds:
                 lease.capped = True
                 return "capped"
             lease.due = now + _interval(lease.delivery)
@@ -116,8 +116,8 @@ class LeaseKeeper:
 
     @staticmethod
     def _seconds(delivery: Delivery, now: float) -> int:
-        left = MAX_HOLD_SECONDS - (now - delivery.received_at)
-        return max(0, min(delivery.lease_seconds, int(left)))
+        left = delivery.hold_seconds - (now - delivery.received_at)
+        return max(0, int(min(delivery.lease_seconds, left)))
 
 
 def _interval(delivery: Delivery) -> float:

@@ -38,12 +38,12 @@ def load(text: str, where: str) -> dict[str, Any]:
     try:
         document = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise _not_json(where, f"{error.msg} (character {error.pos})") from error
+        raise not_json(where, f"{error.msg} (character {error.pos})") from error
     except RecursionError as error:
-        raise _not_json(where, "nested too deeply") from error
+        raise not_json(where, "nested too deeply") from error
     except ValueError as error:
         # NaN and its like, and integers beyond the interpreter's limit of digits.
-        raise _not_json(where, "a number that cannot be read") from error
+        raise not_json(where, "a number that cannot be read") from error
     if isinstance(document, dict):
         return document
     raise bad_shape(where[:-1] or "body", f"expected an object, not {type_name(document)}", hint=EXPECTED)
@@ -120,7 +120,7 @@ def _refuse_constant(constant: str) -> NoReturn:
 _DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
-def _not_json(where: str, problem: str) -> ReplicatorError:
+def not_json(where: str, problem: str) -> ReplicatorError:
     return ReplicatorError(Reason.NOT_JSON, f"{where[:-1] or 'body'}: not JSON: {problem}", hint=EXPECTED)
 
 

@@ -106,7 +106,7 @@ class Metrics:
         self.lease_extensions = self._counter(
             "lease_extensions",
             "Visibility extensions, one per message: extended, failed (tried again), "
-            "capped (the queue's 12 h limit).",
+            "capped (the queue's limit for one receipt).",
             *("source", "result"),
         )
         self.leases_lost = self._counter(
@@ -161,7 +161,10 @@ class Metrics:
             "buffer_bytes", "Bytes buffered over all copies of this process now. Aggregate with sum()."
         )
         self.queue_messages = self._gauge(
-            "queue_messages", f"Messages in the queue by state, approximate. {_SAME_FROM_EVERY_POD}", "state"
+            "queue_messages",
+            "Messages in the queue by state, approximate; the sum over the queues that can tell, NaN when none can. "
+            f"{_SAME_FROM_EVERY_POD}",
+            "state",
         )
         self.dlq_messages = self._gauge(
             "dlq_messages",
@@ -169,13 +172,15 @@ class Metrics:
         )
         self.paused = self._gauge(
             "paused",
-            "1 while this process has stopped receiving because of a cause shared by every message, else 0. "
+            "1 while this process has stopped receiving, from one of its queues or from all, because of a cause "
+            "shared by every message, else 0. "
             "Aggregate with max().",
             "reason",
         )
         self.last_poll = self._gauge(
             "last_poll_timestamp_seconds",
-            "Unix time when a receive last answered, empty or not; 0 before the first. "
+            "Unix time when a receive last answered, empty or not; 0 before the first. Of several queues, that of "
+            "the one that has been silent for longest. "
             "Per process: alert on min(), the slowest pod.",
         )
         self.last_success = self._gauge(
@@ -199,10 +204,10 @@ class Metrics:
         self.messages_in_flight.set_function(_or_nan(messages_in_flight))
         self.buffer_bytes.set_function(_or_nan(buffer_bytes))
 
-    def set_queue_messages(self, *, visible: int, in_flight: int, delayed: int) -> None:
-        """How many messages the queue says it holds, by state."""
+    def set_queue_messages(self, *, visible: int | None, in_flight: int | None, delayed: int | None) -> None:
+        """How many messages the queues say they hold, by state; None when that is not known."""
         for state, count in zip(QUEUE_STATES, (visible, in_flight, delayed), strict=True):
-            self.queue_messages.labels(state).set(count)
+            self.queue_messages.labels(state).set(math.nan if count is None else count)
 
     def set_dlq_messages(self, count: int | None) -> None:
         """How many dead letters wait; None when that is not known, which is not the same as none."""
@@ -212,13 +217,11 @@ class Metrics:
         """One measurement of how late the event loop woke a timer."""
         self.event_loop_lag.observe(max(0.0, seconds))
 
-    def set_paused(self, reason: str | None) -> None:
-        """Paused for this reason and no other; None is running again."""
-        for labels in self._pause_reasons - {reason}:
-            self.paused.labels(labels).set(0)
-        if reason is not None:
-            self._pause_reasons.add(reason)
-            self.paused.labels(reason).set(1)
+    def set_paused(self, *reasons: str) -> None:
+        """Paused for these reasons and no other; none is running again."""
+        self._pause_reasons.update(reasons)
+        for reason in self._pause_reasons:
+            self.paused.labels(reason).set(reason in reasons)
 
     def render(self) -> tuple[bytes, str]:
         """The exposition and its content type, the text format that every scraper reads."""

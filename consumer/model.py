@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from consumer.errors import Kind, Reason, ReplicatorError, kind_of
 
@@ -58,6 +58,17 @@ class ObjectRef:
     def uri(self) -> str:
         return f"{self.store}://{self.bucket}/{self.key}"
 
+    @property
+    def place(self) -> str:
+        """Its bucket's URI."""
+        return f"{self.store}://{self.bucket}"
+
+
+def place_of(uri: str) -> str:
+    """The URI of the bucket that an object's URI is in."""
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectEvent:
@@ -65,7 +76,7 @@ class ObjectEvent:
 
     `size` in bytes, `etag` and `region` are hints as well; `time` is when the source says that it happened.
     `version_id` is a generation for an object of GCS; `replica_of` the URI that the object was made of, when the event
-    itself tells that it is a replica.
+    itself tells that it is a replica, and `made_of` all that the program's own metadata says of that (see `identity`).
     """
 
     kind: EventKind
@@ -78,6 +89,7 @@ class ObjectEvent:
     time: datetime | None = None
     etag: str | None = None
     replica_of: str | None = None
+    made_of: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +128,8 @@ class SourceObject:
     region: str | None = None
     replica_of: str | None = None
     """The URI that this object was made of, when it is itself a replica."""
+    made_of: Mapping[str, str] = field(default_factory=dict)
+    """All that the program's own metadata says of what it was made of (see `identity`); empty for an original."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +137,8 @@ class Replica:
     """An object at the destination, as one read of it (or the answer to a write) told.
 
     `crc32c` as an unsigned integer and `md5` as 16 raw bytes, or None when the store does not tell; `modified` in whole
-    seconds since the epoch, when its bytes were written.
+    seconds since the epoch, when its bytes were written. `carried` is what it bears besides the program's own metadata,
+    just as a read of it as a source would tell; None when this answer does not tell.
     """
 
     name: str
@@ -133,6 +148,7 @@ class Replica:
     md5: bytes | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     modified: int | None = None
+    carried: CarriedMetadata | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +156,7 @@ class NewObject:
     """What is to be written: the name, what it carries, and the state of the destination that it may replace.
 
     `if_revision` is the very revision to be replaced, or ABSENT. A `temporary` one is kept
-    in the class of storage that costs nothing to delete early.
+    in the class of storage that costs nothing to delete early; another in `storage_class`, or in the bucket's default.
     """
 
     name: str
@@ -149,6 +165,7 @@ class NewObject:
     carried: CarriedMetadata
     metadata: Mapping[str, str]
     temporary: bool = False
+    storage_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +175,16 @@ class ListedObject:
     name: str
     revision: Revision
     created: float
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedUpload:
+    """An upload at the destination that was begun and neither finished nor aborted; `begun` in seconds since the epoch,
+    by the store's own clock."""
+
+    name: str
+    id: str
+    begun: float
 
 
 class Result(StrEnum):
@@ -226,7 +253,10 @@ def failed(event: ObjectEvent, failure: Failure, destination: str = "") -> Outco
 class Delivery:
     """One receipt of one message. `received_at` on the loop's clock; `sent_at` in seconds since the epoch.
 
-    `receive_count` counts this receipt. `lease_seconds` is the visibility timeout that it was received with.
+    `receive_count` counts this receipt. `lease_seconds` is the visibility timeout that it was received with, and
+    `hold_seconds` how long the queue lets one receipt hold a message in all: infinite where there is no such limit.
+    A byte of the `body` that is no UTF-8 stands in it as a lone surrogate (`surrogateescape`). `attributes` are as
+    the queue has them: plain text in Pub/Sub, a mapping of type and value for each in SQS.
     """
 
     id: str
@@ -236,8 +266,9 @@ class Delivery:
     sent_at: float
     received_at: float
     lease_seconds: int
-    attributes: Mapping[str, Mapping[str, object]] = field(default_factory=dict, repr=False)
+    attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
     source: str = "sqs"
+    hold_seconds: float = MAX_HOLD_SECONDS
 
 
 # --- What the core tells the outside -------------------------------------------------------------------------------
@@ -321,7 +352,7 @@ class LeaseExtended:
     source: str
     count: int
     result: str
-    """`extended`, `failed` (will be tried again) or `capped` (the queue's 12 h limit)."""
+    """`extended`, `failed` (will be tried again) or `capped` (the queue's limit for one receipt)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,13 +364,17 @@ class LeaseEnded:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
+    """Nothing is received any more; from `queue` alone when one is named."""
+
     failure: Failure
+    queue: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
     reason: Reason
     after_seconds: float
+    queue: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,11 +388,11 @@ class OperationRetried:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """About how many messages the queue holds; `dead_letters` is None when no dead-letter queue is known."""
+    """About how many messages the queue holds; None where it cannot tell, or where no dead-letter queue is known."""
 
-    visible: int
-    in_flight: int
-    delayed: int
+    visible: int | None
+    in_flight: int | None
+    delayed: int | None
     dead_letters: int | None
 
 

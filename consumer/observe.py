@@ -81,6 +81,8 @@ class Telemetry:
         self._log: Any = structlog.get_logger("consumer").bind()
         self._objects: dict[tuple[Result, Reason], Counter] = {}
         self._settled: dict[tuple[str, Settlement], Counter] = {}
+        self._polls: dict[str, float] = {}
+        self._pauses: dict[str, str] = {}
         self._handlers: dict[type, Callable[[Any], None]] = {
             MessagesReceived: self._messages_received,
             PollCompleted: self._poll_completed,
@@ -116,7 +118,8 @@ class Telemetry:
         self._log.debug("messages received", queue=event.source, count=event.count)
 
     def _poll_completed(self, event: PollCompleted) -> None:
-        self._metrics.last_poll.set(event.at)
+        self._polls[event.source] = event.at
+        self._metrics.last_poll.set(min(self._polls.values()))
         self._log.debug("poll completed", queue=event.source)
 
     def _receive_failed(self, event: ReceiveFailed) -> None:
@@ -241,12 +244,19 @@ class Telemetry:
         )
 
     def _paused(self, event: Paused) -> None:
-        self._metrics.set_paused(event.failure.reason.value)
-        self._log.error("paused", **_failure(event.failure))
+        self._pauses[event.queue] = event.failure.reason.value
+        self._metrics.set_paused(*self._pauses.values())
+        self._log.error("paused", **_of_queue(event.queue), **_failure(event.failure))
 
     def _resumed(self, event: Resumed) -> None:
-        self._metrics.set_paused(None)
-        self._log.warning("resumed", reason=event.reason.value, after_seconds=round(event.after_seconds, 3))
+        self._pauses.pop(event.queue, None)
+        self._metrics.set_paused(*self._pauses.values())
+        self._log.warning(
+            "resumed",
+            **_of_queue(event.queue),
+            reason=event.reason.value,
+            after_seconds=round(event.after_seconds, 3),
+        )
 
     def _operation_retried(self, event: OperationRetried) -> None:
         self._metrics.retries.labels(event.operation).inc()
@@ -321,6 +331,10 @@ class Telemetry:
             "receive_count": delivery.receive_count,
             "age_seconds": round(max(0.0, self._now() - delivery.sent_at), 3),
         }
+
+
+def _of_queue(queue: str) -> dict[str, str]:
+    return {"queue": queue} if queue else {}
 
 
 def _failure(failure: Failure) -> dict[str, Any]:

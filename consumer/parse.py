@@ -24,6 +24,7 @@ from consumer.message_fields import (
     hint_like,
     load,
     member,
+    not_json,
     printable,
     shown,
     size_hint,
@@ -54,6 +55,7 @@ _VERSION_ID: Final = re.compile(r"[!-~]{1,1024}")
 _SEQUENCER: Final = re.compile(r"[0-9A-Fa-f]{1,64}")
 _ETAG: Final = re.compile(r"[!#-~]{1,128}")
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_NO_TEXT: Final = re.compile("[\ud800-\udfff]")
 
 _S3_SHAPES: Final = frozenset({"Records", "Type", "detail-type"})
 _FORM_ENCODED: Final = "keys in S3 notifications are form-encoded"
@@ -78,6 +80,8 @@ def parse_message(body: str, attributes: Mapping[str, str] | None = None) -> lis
     `unsupported_event_version` or `unknown_event_source`. One bad record makes the whole message poison. The
     error names the place that is wrong and never repeats the body.
     """
+    if not body.isascii() and _NO_TEXT.search(body):
+        raise not_json("", "not UTF-8")
     if attributes and is_notification(attributes):
         payload = load(body, "") if body.strip() else None
         if payload is None or not _is_of_s3(payload):

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from consumer.identity import SOURCE
+from consumer.identity import PREFIX, SOURCE
 from consumer.message_fields import (
     bad_shape,
     checked_bucket,
@@ -65,6 +65,7 @@ def read_notification(payload: dict[str, Any] | None, attributes: Mapping[str, s
     _agree(document, "name", "objectId", name)
     if generation is not None:
         _agree(document, "generation", "objectGeneration", generation)
+    made_of = _made_of(document.get("metadata"))
     kind = _KINDS.get(event, EventKind.IGNORED)
     if kind is EventKind.DELETED and "overwrittenByGeneration" in attributes:
         kind = EventKind.IGNORED
@@ -75,7 +76,8 @@ def read_notification(payload: dict[str, Any] | None, attributes: Mapping[str, s
         _size(document.get("size")),
         version_id=hint_like(generation, _GENERATION),
         time=time_hint(attributes.get("eventTime")),
-        replica_of=_origin(document.get("metadata")),
+        replica_of=made_of.get(SOURCE) or None,
+        made_of=made_of,
     )
 
 
@@ -113,6 +115,7 @@ def _size(told: object) -> int | None:
     return size_hint(told)
 
 
-def _origin(metadata: object) -> str | None:
-    told = metadata.get(SOURCE) if isinstance(metadata, dict) else None
-    return told if isinstance(told, str) and told else None
+def _made_of(metadata: object) -> dict[str, str]:
+    """What this program noted of a replica; the rest is of no use here."""
+    noted = metadata.items() if isinstance(metadata, dict) else ()
+    return {name: value for name, value in noted if name.startswith(PREFIX) and isinstance(value, str)}

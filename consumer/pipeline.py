@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from consumer.admission import Slots, spread
 from consumer.cancellation import finish
 from consumer.errors import Kind, LeaseLost, ReplicatorError
 from consumer.lease import Lease, LeaseKeeper
 from consumer.model import (
-    MAX_HOLD_SECONDS,
     Delivery,
     Failure,
     LeaseEnded,
@@ -25,6 +24,7 @@ from consumer.model import (
     SettleFailed,
     Settlement,
     UnexpectedError,
+    place_of,
 )
 from consumer.parse import parse_message
 from consumer.pause import Gate
@@ -71,9 +71,10 @@ class Pipeline:
         self._most_settling = _SETTLING_PER_SLOT * slots.capacity
         self.in_flight = 0
 
-    async def handle(self, delivery: Delivery) -> None:
+    async def handle(self, delivery: Delivery, patience: float | None = None) -> None:
         """Works on one delivery and settles it, its lease kept until then. A slot was reserved for it.
 
+        With `patience`, in seconds, it is released when no slot becomes free in that time.
         Cancelled (by a drain) before the verdict, the message is released; once there is a verdict, it is carried
         out all the same.
         """
@@ -85,7 +86,9 @@ class Pipeline:
         try:
             try:
                 self._waiting.add(task)
-                await self._slots.use_reserved()
+                if not await self._start(patience):
+                    await self._release(delivery)
+                    return
                 started = True
                 self._waiting.discard(task)
                 verdict, records = await self._work(delivery)
@@ -114,6 +117,17 @@ class Pipeline:
             if started:
                 self._slots.release_used()
 
+    async def _start(self, patience: float | None) -> bool:
+        """Whether there was a slot to work in before the patience was over."""
+        try:
+            async with asyncio.timeout(patience) as limit:
+                await self._slots.use_reserved()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return False
+        return True
+
     def release_waiting(self) -> None:
         """Gives the messages back that still wait for their slot; for a drain."""
         for task in self._waiting:
@@ -123,7 +137,7 @@ class Pipeline:
 
     async def _work(self, delivery: Delivery) -> tuple[Verdict, int]:
         try:
-            events = parse_message(delivery.body)
+            events = parse_message(delivery.body, _plain(delivery.attributes))
         except ReplicatorError as error:
             return DeadLetter(error.reason, str(Failure.of(error)), "unknown"), 0
         try:
@@ -141,6 +155,7 @@ class Pipeline:
             receive_count=delivery.receive_count,
             age_seconds=max(0.0, self._wall_clock() - delivery.sent_at),
             held_seconds=self._clock() - delivery.received_at,
+            hold_seconds=delivery.hold_seconds,
             policy=self._retry_policy,
             random=self._random,
         )
@@ -181,7 +196,7 @@ class Pipeline:
 
     async def _carry_out(self, lease: Lease, verdict: Verdict, records: int) -> None:
         delivery = lease.delivery
-        if lease.lost or self._clock() - delivery.received_at >= MAX_HOLD_SECONDS:
+        if lease.lost or self._clock() - delivery.received_at >= delivery.hold_seconds:
             self._observer.emit(LeaseEnded(delivery))
             return
         try:
@@ -259,11 +274,12 @@ class Pipeline:
 
 async def judge(gate: Gate, outcome: Outcome, *, may_close: bool = True) -> Outcome:
     """The outcome with its failure as a probe of the bucket shows it; also tells the gate of successes."""
+    source, destination = outcome.event.ref.place, place_of(outcome.destination)
     if outcome.failure is None:
         if outcome.result in (Result.COPIED, Result.ALREADY_REPLICATED, Result.ADOPTED):
-            gate.succeeded(outcome.event.ref.bucket)
+            gate.succeeded(source, destination)
         return outcome
-    failure = await gate.judge(outcome.failure, outcome.event.ref.bucket, may_close=may_close)
+    failure = await gate.judge(outcome.failure, source, destination, may_close=may_close)
     if failure is outcome.failure:
         return outcome
     return Outcome(
@@ -274,6 +290,11 @@ async def judge(gate: Gate, outcome: Outcome, *, may_close: bool = True) -> Outc
         failure=failure,
         seconds=outcome.seconds,
     )
+
+
+def _plain(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """The attributes that are text: those of Pub/Sub, where notifications of Cloud Storage come from."""
+    return {name: value for name, value in attributes.items() if isinstance(value, str)}
 
 
 def _unavailable(outcome: Outcome) -> bool:

@@ -24,6 +24,7 @@ from consumer.model import (
     Replica,
     Revision,
     SourceObject,
+    UnfinishedUpload,
 )
 
 
@@ -115,6 +116,13 @@ class DestinationStore(Protocol):
 
     async def start_session(self, new: NewObject) -> UploadSession: ...
 
+    def session_bytes(self, size: int) -> int:
+        """How many bytes a session of an object of `size` bytes holds at most, beside the pieces that flow through.
+
+        Up to 8 MiB are always there; a session that would hold more than the whole MEMORY_BUDGET_MIB is not begun.
+        """
+        ...
+
     async def delete(self, name: str, if_revision: Revision) -> None:
         """Deletes that revision. An object already gone is no error; another revision raises PreconditionFailed."""
         ...
@@ -144,6 +152,44 @@ class Composer(Protocol):
 
     def listing(self, prefix: str) -> AsyncIterator[Sequence[ListedObject]]:
         """The objects whose names begin with `prefix`, page by page."""
+        ...
+
+
+class Uploads(Protocol):
+    """What a destination has besides whose uploads stay until somebody aborts them, invisible and paid for."""
+
+    def abandoned(self) -> AsyncIterator[Sequence[UnfinishedUpload]]:
+        """The unfinished uploads that are this program's for certain, page by page; without those that this process has
+        under way."""
+        ...
+
+    async def abort(self, upload: UnfinishedUpload) -> None:
+        """Removes it; one already gone is no error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """From one bucket to another: the URIs of both. `s3://` alone, as a source, is any bucket of S3."""
+
+    source: str
+    destination: str
+
+
+class Probes(Protocol):
+    """Looks at the buckets themselves. Places are their URIs, `s3://bucket`."""
+
+    @property
+    def ways(self) -> Sequence[Way]:
+        """The ways that are known before anything was copied."""
+        ...
+
+    async def source(self, place: str) -> None:
+        """Raises when the bucket does not answer as it should whoever reads it."""
+        ...
+
+    async def destination(self, place: str) -> None:
+        """Raises when the bucket does not answer as it should whoever writes to it."""
         ...
 
 

@@ -41,6 +41,7 @@ from consumer.errors import (
 )
 from consumer.model import (
     ABSENT,
+    MIB,
     EventKind,
     Failure,
     NewObject,
@@ -65,6 +66,8 @@ MAX_OBJECT_SIZE: Final = 5 * 1024**4
 """Bytes; the limit of both stores (GCS, "Quotas and limits": 5 TiB per object)."""
 
 _ROUNDS: Final = 5
+_MAYBE_UNREAD: Final = frozenset({Reason.SAME_EVENT, Reason.OWN_REPLICA})
+"""What may have been told by the event itself: no answer to a request that waits for a read of the source."""
 _LOOK_SECONDS: Final = 10.0
 """How long a cancelled copy may still take whose write is out: it has to be looked after."""
 
@@ -126,7 +129,7 @@ class Replicator:
         policy: Policy,
         source_prefix: str = "",
         key_prefix: str = "",
-        bucket_allowed: Callable[[str], bool] = lambda bucket: True,
+        storage_class: str | None = None,
         giants: GiantCopies | None = None,
         shared: Shared | None = None,
     ) -> None:
@@ -137,7 +140,7 @@ class Replicator:
         self._policy = policy
         self._source_prefix = source_prefix
         self._key_prefix = key_prefix
-        self._bucket_allowed = bucket_allowed
+        self._storage_class = storage_class
         self._giants = giants
         self._small_limit = min(SMALL_LIMIT, max(budget.total // 4, 64 * 1024))
         self._shared = shared or Shared()
@@ -153,21 +156,18 @@ class Replicator:
         try:
             if event.kind is EventKind.IGNORED:
                 return Outcome(event, Result.IGNORED, Reason.EVENT_TYPE)
-            self._check_bucket(event.ref)
             if is_temporary(event.ref.key):
                 return Outcome(event, Result.IGNORED, Reason.TEMPORARY_OBJECT)
             name = self._name_of(event.ref)
             uri = self._uri(name)
-            if event.replica_of == uri:
-                # Of a replica that was made of what is there; every later state of it has an event of its own.
-                return Outcome(event, OWN_REPLICA.result, OWN_REPLICA.reason, uri)
             turn = await self._shared.names.take(uri, (event.ref, event.kind))
             try:
                 if turn.shared is not None:
                     outcome = _shared(turn.shared, event)
                 else:
-                    unseen = optimistic and not self._is_known(event.ref, uri)
-                    outcome = turn.result = await self._until_equal(event, name, unseen)
+                    unseen = optimistic and event.replica_of != uri and not self._is_known(event.ref, uri)
+                    outcome = await self._until_equal(event, name, unseen)
+                    turn.result = None if outcome.reason in _MAYBE_UNREAD else outcome
                     self._shared.recent.note(uri, outcome)
             finally:
                 self._shared.names.give_back(turn)
@@ -189,14 +189,6 @@ class Replicator:
 
     def _uri(self, name: str) -> str:
         return self._destination.uri(name) if name else ""
-
-    def _check_bucket(self, ref: ObjectRef) -> None:
-        if not self._bucket_allowed(ref.bucket):
-            raise ReplicatorError(
-                Reason.BUCKET_NOT_ALLOWED,
-                f"the bucket {ref.bucket!r} is not one that may be read",
-                hint="add it to SOURCE_BUCKETS, or stop its notifications to this queue",
-            )
 
     # --- deciding -----------------------------------------------------------------------------------------------
 
@@ -261,7 +253,12 @@ class Replicator:
             self._source.open(event.ref, event.region) as stream,
         ):
             if stream.source.replica_of == self._uri(name):
-                return Outcome(event, OWN_REPLICA.result, OWN_REPLICA.reason)
+                # Mostly the echo of the way back; only a look at what is there now can tell.
+                return (
+                    None
+                    if self._policy.both_ways
+                    else _done(event, OWN_REPLICA.result, OWN_REPLICA.reason, None)
+                )
             size = stream.source.size
             if size > self._small_limit or not reservation.covers(self._needed(size)):
                 return None  # the size was a surprise
@@ -272,7 +269,7 @@ class Replicator:
         mine = _lost_response(replica, attempts.unanswered)
         if mine is not None and replica is not None:
             return await self._look_after(event, mine, replica)
-        known = decide_unread(event, replica, self._policy)
+        known = decide_unread(event, replica, self._policy, self._uri(name))
         if known is not None and not attempts.out:
             return _done(event, known.result, known.reason, replica)
         source = await self._head(event)
@@ -335,7 +332,20 @@ class Replicator:
     # --- moving -------------------------------------------------------------------------------------------------
 
     def _needed(self, size: int | None) -> int:
-        return STREAM_RESERVATION if size is None or size > self._small_limit else max(size, 1)
+        if size is not None and size <= self._small_limit:
+            return max(size, 1)
+        # Of unknown size, a small one: nothing larger is written without a look at the destination first.
+        return STREAM_RESERVATION + self._destination.session_bytes(size or 0)
+
+    def _check_memory(self, source: SourceObject) -> None:
+        """A session that holds more than there is must not begin: it would take the whole process with it."""
+        held = self._destination.session_bytes(source.size)
+        if held > max(self._budget.total, SMALL_LIMIT):
+            raise ReplicatorError(
+                Reason.TOO_LARGE,
+                f"an upload of {source.size} bytes holds {held} bytes in memory, and {self._budget.total} are allowed",
+                hint=f"set MEMORY_BUDGET_MIB to {-(-held // MIB)} or more for each of the WORKERS",
+            )
 
     async def _copy_stream(
         self,
@@ -348,6 +358,7 @@ class Replicator:
         """Writes what the stream brings over exactly `replaced`, or where nothing is."""
         source = stream.source
         _check_size(source)
+        self._check_memory(source)
         proof = await self._choose_proof(source)
 
         async def move(new: NewObject) -> Replica:
@@ -395,6 +406,7 @@ class Replicator:
             replaced.revision if replaced else ABSENT,
             source.carried,
             identity.identity(source) | {identity.VERIFICATION: grade} | self._mark(event, replaced),
+            storage_class=self._storage_class,
         )
         try:
             replica = await move(new)
@@ -439,7 +451,8 @@ class Replicator:
         The source may have changed while the bytes were on their way, and the event of that change may have been
         settled before they became visible: by somebody who found nothing to delete, or who saw the replica that
         we then replaced and took an object that had come back (a restored version, the same bytes put again within
-        the second) for replicated. Every other change has an event that comes after us.
+        the second) for replicated. Every other change has an event that comes after us, or before us where a revision
+        follows the content: our swap did not see then that somebody had answered it, and has undone it.
         """
         deletes = self._policy.replicate_deletes
         if done.replaced is not None or deletes:
@@ -447,6 +460,8 @@ class Replicator:
             if now is None and deletes:
                 return await self._delete(event, replica.name, replica.revision)
             if now is not None and not identity.same_state(now, done.source):
+                if isinstance(replica.revision, str):
+                    return None
                 seen = done.replaced and decide(
                     event, now, done.replaced, self._policy, self._uri(replica.name)
                 )

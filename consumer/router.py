@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,9 +18,10 @@ from consumer.model import (
     failed,
 )
 from consumer.ports import Observer, Replicates
-from consumer.routes import Route
+from consumer.routes import Route, find
 
 _TURNS: Final = 4
+"""How often the other side is asked, and the event decided again, before it has to come again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class Router:
 
     def __init__(self, lanes: Sequence[Lane], observer: Observer) -> None:
         self._lanes = lanes
+        self._routes = [lane.route for lane in lanes]
         self._observer = observer
 
     async def replicate(self, event: ObjectEvent, *, optimistic: bool = True) -> Outcome:
@@ -48,16 +49,25 @@ class Router:
         if lane is None:
             return self._nowhere(event)
         outcome = await lane.replicator.replicate(event, optimistic=optimistic)
-        if outcome.reason is Reason.NEWER_AT_DESTINATION:
-            return await self._bring_back(event, outcome, lane)
-        return outcome
+        for _ in range(_TURNS):
+            if outcome.reason is not Reason.NEWER_AT_DESTINATION:
+                return outcome
+            done = await self._bring_back(event, outcome, lane)
+            if done is not None:
+                return done
+            outcome = await lane.replicator.replicate(event, optimistic=False)
+        changing = ReplicatorError(
+            Reason.CONTENTION, f"{event.ref.uri} and {outcome.destination} kept changing", kind=Kind.RETRYABLE
+        )
+        return failed(event, Failure.of(changing), outcome.destination)
 
     def reads(self, ref: ObjectRef) -> bool:
         """Whether a route reads this bucket."""
         return any(lane.route.source.has_bucket(ref) for lane in self._lanes)
 
     def _lane(self, ref: ObjectRef) -> Lane | None:
-        return next((lane for lane in self._lanes if lane.route.takes(ref)), None)
+        route = find(self._routes, ref)
+        return next((lane for lane in self._lanes if lane.route is route), None)
 
     def _nowhere(self, event: ObjectEvent) -> Outcome:
         if event.kind is EventKind.IGNORED:
@@ -71,25 +81,26 @@ class Router:
         )
         return failed(event, Failure.of(refusal))
 
-    async def _bring_back(self, event: ObjectEvent, outcome: Outcome, lane: Lane) -> Outcome:
-        """Copies the other side's later word back over what the event is about.
+    async def _bring_back(self, event: ObjectEvent, outcome: Outcome, lane: Lane) -> Outcome | None:
+        """Copies the other side's later word back over what the event is about; None when it is none any more.
 
         Its own event may have been settled before: when the clocks of the two stores differ, what was written last may
         be the earlier one by their word, and nobody would ever come back to it.
         """
         other = lane.route.target(event.ref)
         back = self._lane(other)
-        assert back is not None, f"{lane.route} has no way back"
-        turns = itertools.cycle(((back, other), (lane, event.ref)))
-        for engine, ref in itertools.islice(turns, _TURNS):
-            answer = await engine.replicator.replicate(ObjectEvent(EventKind.CREATED, ref), optimistic=False)
-            if answer.failure is not None:
-                return failed(event, answer.failure, outcome.destination)
-            if answer.reason is not Reason.NEWER_AT_DESTINATION and answer.result is not Result.MISSING:
-                if answer.result is Result.COPIED:
-                    self._observer.emit(ObjectFinished(answer, "conflict"))
-                return outcome
-        changing = ReplicatorError(
-            Reason.CONTENTION, f"{event.ref.uri} and {other.uri} kept changing", kind=Kind.RETRYABLE
-        )
-        return failed(event, Failure.of(changing), outcome.destination)
+        if back is None or back.route.target(other) != event.ref:
+            stranger = ReplicatorError(
+                Reason.FOREIGN_OBJECT,
+                f"{other.uri} is a later object than {event.ref.uri}, and no route leads back from there",
+                hint="move or delete one of them, or let the route back take it",
+            )
+            return failed(event, Failure.of(stranger), outcome.destination)
+        answer = await back.replicator.replicate(ObjectEvent(EventKind.MANUAL, other), optimistic=False)
+        if answer.failure is not None:
+            return failed(event, answer.failure, outcome.destination)
+        if answer.reason is Reason.NEWER_AT_DESTINATION or answer.result is Result.MISSING:
+            return None
+        if answer.result in (Result.COPIED, Result.DELETED):
+            self._observer.emit(ObjectFinished(answer, "conflict"))
+        return outcome

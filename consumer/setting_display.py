@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
 _SECRETS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "API_TOKEN")
 # Their rules quote what may be shown of the value: a path may turn out to be a pasted key, a list be long.
-_QUOTED_BY_RULE: Final = ("GOOGLE_APPLICATION_CREDENTIALS", "SOURCE_BUCKETS")
+_QUOTED_BY_RULE: Final = ("GOOGLE_APPLICATION_CREDENTIALS", "SOURCE_BUCKETS", "ROUTES", "ROUTES_FILE")
 _RULES: Final = {
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -28,7 +27,9 @@ def public_value(name: str, value: object) -> object:
         return "set" if value else "not set"
     if isinstance(value, str) and _is_url(name):
         return without_userinfo(value)
-    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [str(one) for one in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def required_line(name: str, description: str) -> str:

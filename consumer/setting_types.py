@@ -8,13 +8,14 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from consumer.names import TEMPORARY_PREFIX, is_temporary
+from consumer.names import TEMPORARY_PREFIX, is_gcs_bucket_name, is_ip_address, is_temporary
 from consumer.setting_display import quoted
 
 
@@ -67,8 +68,7 @@ def _region(value: str) -> str:
 
 
 def _gcs_bucket(value: str) -> str:
-    fits = re.fullmatch(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9_-])?(\.[a-z0-9_-]{1,63})*", value)
-    if not fits or not 3 <= len(value) <= 222 or value[-1] in "_-" or _is_ip_address(value):
+    if not is_gcs_bucket_name(value):
         raise ValueError(
             "must be the bare name of a bucket, without gs:// and path: 3 to 63 lower-case letters, digits, "
             "dashes and underscores (or several such parts with dots), a letter or digit at both ends"
@@ -80,12 +80,13 @@ def _s3_buckets(value: tuple[str, ...]) -> tuple[str, ...]:
     for name in value:
         # Long names, capitals and underscores: us-east-1 has buckets from before 2018 that are named so.
         fits = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", name)
-        if not fits or ".." in name or _is_ip_address(name):
+        if not fits or ".." in name or is_ip_address(name):
             raise ValueError(f"must be bare names of buckets, divided by commas, which {quoted(name)} is not")
     return tuple(dict.fromkeys(value))
 
 
-def _key_prefix(value: str) -> str:
+def key_prefix(value: str) -> str:
+    """The prefix of names as it is given. Raises ValueError when no name may begin with it, or hardly any."""
     if "\r" in value or "\n" in value:
         raise ValueError("must not hold a line break: Cloud Storage allows none in a name")
     if is_temporary(value):
@@ -115,22 +116,14 @@ def _credentials_file(value: Path) -> Path:
 
 def _host(value: str) -> str:
     host = value[1:-1] if value.startswith("[") and value.endswith("]") else value
-    if not _is_ip_address(host) and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}", host):
+    if not is_ip_address(host) and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}", host):
         raise ValueError("must be an IP address or a host name; the port belongs in API_PORT")
     return host
 
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach what listens on `host`: localhost, 127.0.0.0/8 or ::1."""
-    return ipaddress.ip_address(host).is_loopback if _is_ip_address(host) else host.lower() == "localhost"
-
-
-def _is_ip_address(value: str) -> bool:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        return False
-    return True
+    return ipaddress.ip_address(host).is_loopback if is_ip_address(host) else host.lower() == "localhost"
 
 
 def _with_scheme(value: object) -> object:
@@ -139,6 +132,27 @@ def _with_scheme(value: object) -> object:
 
 def _split(value: object) -> object:
     return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+def _resource(kind: str) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        # https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names; an emulator takes any project.
+        named = rf"projects/[A-Za-z0-9][A-Za-z0-9.:_-]*/{kind}/(?!goog)[A-Za-z][A-Za-z0-9._~+%-]{{2,254}}"
+        if not re.fullmatch(named, value):
+            raise ValueError(
+                f"must be of the form projects/PROJECT/{kind}/NAME, where NAME begins with a letter (not with goog) "
+                "and has 3 to 255 letters, digits and -._~+%"
+            )
+        return value
+
+    return check
+
+
+def _host_and_port(value: str) -> str:
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]{0,252}):([0-9]{1,5})", value)
+    if not found or not 1 <= int(found[2]) <= 65535:
+        raise ValueError("must be HOST:PORT, without a scheme and a path, such as localhost:8085")
+    return value
 
 
 def _upper(value: object) -> object:
@@ -153,7 +167,11 @@ EmulatorHost = Annotated[str, BeforeValidator(_with_scheme), AfterValidator(_end
 QueueUrl = Annotated[str, AfterValidator(_queue_url)]
 SourceBuckets = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_s3_buckets)]
 GcsBucket = Annotated[str, AfterValidator(_gcs_bucket)]
-KeyPrefix = Annotated[str, AfterValidator(_key_prefix)]
+Subscription = Annotated[str, AfterValidator(_resource("subscriptions"))]
+Topic = Annotated[str, AfterValidator(_resource("topics"))]
+HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
+StorageClass = Annotated[str, BeforeValidator(_upper)]
+KeyPrefix = Annotated[str, AfterValidator(key_prefix)]
 CredentialsFile = Annotated[Path, AfterValidator(_credentials_file)]
 Host = Annotated[str, AfterValidator(_host)]
 Seconds = Annotated[float, Field(allow_inf_nan=False)]

@@ -10,13 +10,25 @@ import os
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+from pydantic_core import PydanticKnownError
 
 from consumer.env_files import read_layers
 from consumer.errors import ConfigurationError
-from consumer.model import MIB
+from consumer.model import MIB, ObjectRef
+from consumer.route_entries import RouteEntry, RoutesFile, entry_problem, from_file, from_json
+from consumer.route_settings import RouteProblems, check_routes, route_warnings, routes_of
+from consumer.routes import readers
 from consumer.setting_display import problem_line, public_value, required_line, without_userinfo
 from consumer.setting_types import (
     CredentialsFile,
@@ -24,6 +36,7 @@ from consumer.setting_types import (
     Endpoint,
     GcsBucket,
     Host,
+    HostAndPort,
     KeyId,
     KeyPrefix,
     LogLevel,
@@ -32,6 +45,8 @@ from consumer.setting_types import (
     Seconds,
     Secret,
     SourceBuckets,
+    Subscription,
+    Topic,
     is_loopback,
 )
 
@@ -39,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic import ValidationInfo
+    from pydantic_core import ErrorDetails
 
 
 class Settings(BaseModel):
@@ -73,7 +89,9 @@ class Settings(BaseModel):
     )
     sqs_endpoint_url: Endpoint | None = Field(None, description="SQS emulator. Unset: real AWS.")
     sqs_queue_url: QueueUrl | None = Field(
-        None, description="The queue that receives S3 event notifications; `run` and `check` need it."
+        None,
+        description="The queue that receives S3 event notifications; `run` and `check` need it or "
+        "PUBSUB_SUBSCRIPTION.",
     )
     sqs_dlq_url: QueueUrl | None = Field(
         None,
@@ -87,6 +105,24 @@ class Settings(BaseModel):
         description="Asked for at receive, 1 to 43200 seconds, and extended while work goes on. "
         "Unset: the queue's own attribute.",
     )
+    pubsub_subscription: Subscription | None = Field(
+        None,
+        description="projects/PROJECT/subscriptions/NAME that receives notifications, beside SQS_QUEUE_URL or instead.",
+    )
+    pubsub_dlq_topic: Topic | None = Field(
+        None,
+        description="projects/PROJECT/topics/NAME where poison and permanent failures go. Unset: the subscription's "
+        "own dead-letter policy.",
+    )
+    pubsub_emulator_host: HostAndPort | None = Field(
+        None, description="Pub/Sub emulator as HOST:PORT, without a scheme. Unset: real Pub/Sub."
+    )
+    pubsub_ack_deadline_seconds: int = Field(
+        60,
+        ge=10,
+        le=600,
+        description="Lease of a message of Pub/Sub, 10 to 600 seconds, extended while work goes on.",
+    )
     max_receive_count: int = Field(
         10,
         ge=1,
@@ -99,9 +135,20 @@ class Settings(BaseModel):
     source_buckets: SourceBuckets = Field(
         (), description="Allowed source buckets, divided by commas. Empty: any bucket that an event names."
     )
-    gcs_bucket_name: GcsBucket = Field(description="The destination bucket.")
+    routes: Annotated[tuple[RouteEntry, ...], BeforeValidator(from_json)] = Field(
+        (),
+        description='JSON list of routes, each {"from": "s3://BUCKET/PREFIX", "to": "gs://BUCKET/PREFIX"} and more; '
+        "the first that takes an object is its own.",
+    )
+    routes_file: Annotated[RoutesFile | None, BeforeValidator(from_file)] = Field(
+        None, description="Path of a YAML, TOML or JSON file with the list of routes, instead of ROUTES."
+    )
+    gcs_bucket_name: GcsBucket | None = Field(
+        None,
+        description="The destination bucket. With ROUTES not required: there, of the S3 buckets that no route names.",
+    )
     gcs_key_prefix: KeyPrefix = Field(
-        "", description="Put before every destination name, exactly as given; at most 1000 bytes."
+        "", description="Put before every name in GCS_BUCKET_NAME, exactly as given; at most 1000 bytes."
     )
     storage_emulator_host: EmulatorHost | None = Field(
         None, description="GCS emulator, with or without http://. Unset: real GCS."
@@ -193,6 +240,34 @@ class Settings(BaseModel):
             raise ValueError("must be another queue than SQS_QUEUE_URL, or its dead letters would come back")
         return value
 
+    @field_validator("routes_file")
+    @classmethod
+    def _routes_in_one_place(cls, value: RoutesFile | None, info: ValidationInfo) -> RoutesFile | None:
+        if value is not None and info.data.get("routes"):
+            raise ValueError("must not be set together with ROUTES: put all routes into one of them")
+        return value
+
+    @field_validator("gcs_bucket_name")
+    @classmethod
+    def _somewhere_to_go(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and not any(info.data.get(name, "invalid") for name in ("routes", "routes_file")):
+            raise PydanticKnownError("missing")
+        return value
+
+    @field_validator("gcs_key_prefix")
+    @classmethod
+    def _routes_that_work(cls, value: str, info: ValidationInfo) -> str:
+        found = info.data
+        if {"routes", "routes_file", "gcs_bucket_name", "source_buckets"} <= found.keys():
+            check_routes(
+                found["routes"],
+                found["routes_file"],
+                found["gcs_bucket_name"],
+                value,
+                found["source_buckets"],
+            )
+        return value
+
     @field_validator("workers")
     @classmethod
     def _something_for_each(cls, value: int, info: ValidationInfo) -> int:
@@ -242,9 +317,15 @@ class Settings(BaseModel):
         """0 when nothing is copied in parts."""
         return self.parallel_threshold_mib * MIB if self.parallel_streams > 1 else 0
 
+    @property
+    def queue_sources(self) -> tuple[str, ...]:
+        """What messages come from, by the names that metrics and log lines have for it."""
+        named = {"sqs": self.sqs_queue_url, "pubsub": self.pubsub_subscription}
+        return tuple(name for name, given in named.items() if given)
+
     def allowed(self, bucket: str) -> bool:
-        """Whether objects of this source bucket may be copied; any when SOURCE_BUCKETS is empty."""
-        return not self.source_buckets or bucket in self.source_buckets
+        """Whether a route reads this bucket of S3."""
+        return bool(readers(routes_of(self), ObjectRef(bucket, "")))
 
     def secrets(self) -> list[str]:
         """What must be shown nowhere."""
@@ -252,8 +333,12 @@ class Settings(BaseModel):
         return [secret.get_secret_value() for secret in found if secret is not None]
 
     def public(self) -> dict[str, object]:
-        """By variable name, fit for a log or JSON: secrets as `set` or `not set`, URLs without user."""
-        return {name: public_value(name, getattr(self, name.lower())) for name in _VARIABLES}
+        """By variable name, fit for a log or JSON: secrets as `set` or `not set`, URLs without user, the routes of a
+        file under ROUTES."""
+        shown = {name: public_value(name, getattr(self, name.lower())) for name in _VARIABLES}
+        if self.routes_file is not None:
+            shown["ROUTES"] = public_value("ROUTES", self.routes_file.entries)
+        return shown
 
     def __repr_args__(self) -> Any:
         return self.public().items()
@@ -262,14 +347,15 @@ class Settings(BaseModel):
 # --- Reading and checking ---
 
 _VARIABLES: Final = tuple(name.upper() for name in Settings.model_fields)
-_UNSUPPORTED: Final = ("LEDGER_URL", "PUBSUB_SUBSCRIPTION")
+_UNSUPPORTED: Final = ("LEDGER_URL",)
 _KNOWN: Final = (*_VARIABLES, *_UNSUPPORTED)
 
 
 class Need(StrEnum):
-    """What a command needs beyond AWS_REGION and GCS_BUCKET_NAME, which all of them need."""
+    """What a command needs beyond AWS_REGION and a destination, which all of them need."""
 
     QUEUE = "SQS_QUEUE_URL"
+    """Where notifications come from: SQS_QUEUE_URL, PUBSUB_SUBSCRIPTION or both."""
 
 
 def load_settings(
@@ -288,8 +374,8 @@ def load_settings(
     problems += [
         f"{name}: not supported by this version; unset it" for name in _UNSUPPORTED if name in values
     ]
-    missing = [need.value for need in sorted(needs) if need.value not in values]
-    problems += [required_line(name, _description(name)) for name in missing]
+    if Need.QUEUE in needs and not {Need.QUEUE, "PUBSUB_SUBSCRIPTION"} & values.keys():
+        problems.append(required_line(Need.QUEUE, "set SQS_QUEUE_URL or PUBSUB_SUBSCRIPTION"))
     # The environment may hold any bytes; Python shows those that are no UTF-8 as lone surrogates.
     broken = [name for name in _VARIABLES if re.search("[\ud800-\udfff]", values.get(name, ""))]
     problems += [f"{name}: must be text in UTF-8" for name in broken]
@@ -297,16 +383,24 @@ def load_settings(
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:
-        details = {str(detail["loc"][0]).upper(): detail for detail in error.errors(include_url=False)}
-        problems += [
-            problem_line(name, details[name], given, _description(name))
-            for name in details
-            if name not in broken
-        ]
+        for detail in error.errors(include_url=False):
+            name = str(detail["loc"][0]).upper()
+            if name not in broken:
+                problems += _problem_lines(name, detail, given)
         raise ConfigurationError(problems) from None
     if problems:
         raise ConfigurationError(problems)
     return settings, layers.warnings + _warnings(settings, layers.origins)
+
+
+def _problem_lines(name: str, detail: ErrorDetails, given: Mapping[str, str]) -> list[str]:
+    found = detail.get("ctx", {}).get("error")
+    if isinstance(found, RouteProblems):
+        return found.lines
+    inside = [step for step in detail["loc"][1:] if step != "entries"]
+    if inside:
+        return [f"{name}: {entry_problem(detail, *inside)}"]
+    return [problem_line(name, detail, given, _description(name))]
 
 
 def _warnings(settings: Settings, origins: Mapping[str, str]) -> list[str]:
@@ -321,6 +415,7 @@ def _warnings(settings: Settings, origins: Mapping[str, str]) -> list[str]:
             f"AWS_SESSION_TOKEN: comes from {token}, but AWS_ACCESS_KEY_ID from {key}; "
             "AWS accepts a token only with the key that it was issued with"
         )
+    warnings += route_warnings(settings)
     for bucket in settings.source_buckets:
         if not re.fullmatch(r"[a-z0-9.-]{3,63}", bucket):
             warnings.append(

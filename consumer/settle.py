@@ -57,10 +57,12 @@ def settle(
     receive_count: int,
     age_seconds: float,
     held_seconds: float,
+    hold_seconds: float = MAX_HOLD_SECONDS,
     policy: RetryPolicy,
     random: Callable[[], float],
 ) -> Verdict:
-    """The verdict on a message. `age_seconds` since it was sent, `held_seconds` since this receipt.
+    """The verdict on a message. `age_seconds` since it was sent, `held_seconds` since this receipt, which
+    may hold it for `hold_seconds` in all.
 
     Failures of a shared cause are retried for ever: an outage must not fill the dead letters.
     """
@@ -77,7 +79,7 @@ def settle(
     delay = max(back_off(receive_count, policy, random), min(asked, policy.max_seconds))
     outcome, failure = passing[0]
     return Retry(
-        min(delay, max(0.0, MAX_HOLD_SECONDS - held_seconds)),
+        min(delay, max(0.0, hold_seconds - held_seconds)),
         failure.reason,
         str(failure),
         outcome.event.ref.uri,

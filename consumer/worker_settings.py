@@ -32,7 +32,8 @@ def settings_of(settings: Settings, number: int) -> Settings:
 
 def to_plain(settings: Settings) -> dict[str, Any]:
     """The settings in values that JSON knows. Secrets are in plain text: for a worker's ears only."""
-    return {name: _plain(value) for name, value in settings.model_dump().items()}
+    # The entries of routes are known by the names that they are written with (`from`), the settings by their fields.
+    return {name.lower(): _plain(value) for name, value in settings.model_dump(by_alias=True).items()}
 
 
 def from_plain(plain: dict[str, Any]) -> Settings:

@@ -27,7 +27,10 @@ from consumer.proof import encode_crc32c
 
 NEEDED_PERMISSIONS: Final = (CREATE, GET, DELETE)
 
-FIELDS: Final = "name,generation,size,crc32c,md5Hash,metadata,timeCreated"
+FIELDS: Final = (
+    "name,generation,size,crc32c,md5Hash,timeCreated,"
+    "contentType,contentEncoding,contentLanguage,contentDisposition,cacheControl,metadata"
+)
 
 
 class GcsDestination:
@@ -108,6 +111,9 @@ class GcsDestination:
 
         return await with_retries(CREATE, call, self._observer)
 
+    def session_bytes(self, size: int) -> int:
+        return 0  # GCS takes the pieces as they come
+
     async def delete(self, name: str, if_revision: Revision) -> None:
         url = f"{self._objects}/{quote(name, safe='')}?ifGenerationMatch={if_revision}"
         await with_retries(DELETE, lambda: self._client.delete(url), self._observer)
@@ -163,7 +169,7 @@ def resource_of(new: NewObject) -> dict[str, Any]:
         ("contentLanguage", carried.content_language),
         ("contentDisposition", carried.content_disposition),
         ("cacheControl", carried.cache_control),
-        ("storageClass", "STANDARD" if new.temporary else None),
+        ("storageClass", "STANDARD" if new.temporary else new.storage_class),
     ):
         if value is not None:
             resource[field] = value

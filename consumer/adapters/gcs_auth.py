@@ -36,8 +36,9 @@ class NoToken:
 class GoogleToken:
     """A bearer token that is always valid for a while yet."""
 
-    def __init__(self, credentials_file: str | None = None) -> None:
+    def __init__(self, credentials_file: str | None = None, scope: str = _SCOPE) -> None:
         self._file = credentials_file
+        self._scope = scope
         self._credentials: Any = None
         self._refused: str | None = None
         self._renewal = Renewal(self._refresh)
@@ -91,7 +92,7 @@ class GoogleToken:
                 # federated identity, which nobody here needs, and fails where that API cannot be reached.
                 logging.getLogger("google.auth._default").addFilter(_without_project_warnings)
                 found, _ = google.auth.default()
-                self._credentials = google.auth.credentials.with_scopes_if_required(found, [_SCOPE])
+                self._credentials = google.auth.credentials.with_scopes_if_required(found, [self._scope])
             refused = self._refused
             self._credentials.refresh(google.auth.transport.requests.Request())
             if self._refused == refused:  # else it is this very token that was refused meanwhile

@@ -12,7 +12,8 @@ from consumer.adapters.gcs_errors import is_missing_bucket, translate_gcs_error
 from consumer.adapters.http import Body, Exchange, HttpClient, retry_after
 from consumer.adapters.http_connection import RequestBody
 from consumer.errors import Reason, ReplicatorError
-from consumer.model import Replica
+from consumer.identity import PREFIX
+from consumer.model import CarriedMetadata, Replica
 
 CREATE: Final = "storage.objects.create"
 GET: Final = "storage.objects.get"
@@ -112,12 +113,13 @@ async def read_replica(response: Exchange, operation: str) -> Replica:
             md5=base64.b64decode(md5) if md5 else None,
             metadata=resource.get("metadata") or {},
             modified=created_at(resource),
+            carried=read_carried(resource),
         )
     except KeyError as error:
         raise ReplicatorError(
             Reason.SERVER_ERROR, "the destination's answer names no generation", operation=operation
         ) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ReplicatorError(
             Reason.SERVER_ERROR, "the destination's answer cannot be read", operation=operation
         ) from error
@@ -142,3 +144,29 @@ def created_at(resource: Mapping[str, Any]) -> int | None:
         return None
     moment = datetime.fromisoformat(told)
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def read_carried(resource: Mapping[str, Any]) -> CarriedMetadata:
+    """What an object bears besides its bytes and what this program notes of it."""
+    return CarriedMetadata(
+        content_type=text_of(resource.get("contentType")),
+        content_encoding=text_of(resource.get("contentEncoding")),
+        content_language=text_of(resource.get("contentLanguage")),
+        content_disposition=text_of(resource.get("contentDisposition")),
+        cache_control=text_of(resource.get("cacheControl")),
+        # A source that is itself a replica keeps its own origin to itself: ours is written anew.
+        user={
+            name: value
+            for name, value in read_metadata(resource).items()
+            if not name.lower().startswith(PREFIX)
+        },
+    )
+
+
+def read_metadata(resource: Mapping[str, Any]) -> dict[str, str]:
+    """An object's custom metadata. AttributeError when it has no such form."""
+    return {str(name): str(value) for name, value in (resource.get("metadata") or {}).items()}
+
+
+def text_of(value: object) -> str | None:
+    return str(value) if value else None

@@ -38,7 +38,6 @@ _READING: Final[dict[int, Reason]] = {
     407: Reason.ENDPOINT_UNREACHABLE,
 }
 _HINTS: Final[dict[Reason, str]] = {
-    Reason.ENDPOINT_UNREACHABLE: "give HTTP_PROXY or HTTPS_PROXY the proxy's user name and password",
     Reason.CREDENTIALS: "check GOOGLE_APPLICATION_CREDENTIALS or the workload's identity",
     Reason.DESTINATION_FORBIDDEN: "grant {operation} on gs://{bucket}",
     Reason.DESTINATION_BUCKET_MISSING: "create gs://{bucket} or correct GCS_BUCKET_NAME",
@@ -117,8 +116,6 @@ def _reason_of_reading(status: int, told: str, lowered: str) -> Reason:
 
 
 def _reason(status: int, told: str, lowered: str) -> Reason:
-    if status == 407:  # the word of a proxy in between: about no object, whatever it was asked for
-        return Reason.ENDPOINT_UNREACHABLE
     if status == 403 and told in _RATE:
         return Reason.THROTTLED
     if status == 403 and (told in _HELD or (_PROTECTED.search(lowered) and "does not have" not in lowered)):

@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from consumer.adapters.gcs_client import GET, GcsRequests, Token, created_at, read_resource
+from consumer.adapters.gcs_client import (
+    GET,
+    GcsRequests,
+    Token,
+    created_at,
+    read_carried,
+    read_metadata,
+    read_resource,
+    text_of,
+)
 from consumer.adapters.gcs_errors import (
     is_missing_bucket,
     is_missing_object,
@@ -25,7 +34,7 @@ from consumer.adapters.http import Exchange, HttpClient, retry_after, with_retri
 from consumer.adapters.source_stream import Opening, ReadStream, check_range, range_header
 from consumer.errors import Reason, ReplicatorError, SourceChanged, SourceGone
 from consumer.identity import PREFIX, SOURCE
-from consumer.model import CarriedMetadata, ObjectRef, SourceObject, Store
+from consumer.model import ObjectRef, SourceObject, Store
 from consumer.names import PROBE_NAME
 from consumer.ports import Observer
 from consumer.proof import is_checksum
@@ -129,7 +138,7 @@ class GcsSource:
                 raise self._refusal(ref, response, body)
             try:
                 resource = await read_resource(response)
-                return _State(_source_object(ref, resource), _text(resource.get("metageneration")))
+                return _State(_source_object(ref, resource), text_of(resource.get("metageneration")))
             except (KeyError, ValueError, TypeError, AttributeError) as error:
                 raise ReplicatorError(
                     Reason.SERVER_ERROR,
@@ -256,30 +265,19 @@ def _check_as_stored(source: SourceObject, response: Exchange, expected: int) ->
 
 def _source_object(ref: ObjectRef, resource: Mapping[str, Any]) -> SourceObject:
     """KeyError, ValueError, TypeError or AttributeError when it is no object resource."""
-    metadata = {str(name): str(value) for name, value in (resource.get("metadata") or {}).items()}
+    made_of = {name: value for name, value in read_metadata(resource).items() if name.startswith(PREFIX)}
     checksums = {"crc32c": resource.get("crc32c"), "md5": resource.get("md5Hash")}
     return SourceObject(
         ref=ref,
         size=int(resource["size"]),
         revision=str(int(resource["generation"])),
         last_modified=created_at(resource) or 0,
-        carried=CarriedMetadata(
-            content_type=_text(resource.get("contentType")),
-            content_encoding=_text(resource.get("contentEncoding")),
-            content_language=_text(resource.get("contentLanguage")),
-            content_disposition=_text(resource.get("contentDisposition")),
-            cache_control=_text(resource.get("cacheControl")),
-            # A source that is itself a replica keeps its own origin to itself: ours is written anew.
-            user={name: value for name, value in metadata.items() if not name.lower().startswith(PREFIX)},
-        ),
+        carried=read_carried(resource),
         checksums={
             name: value
             for name, value in checksums.items()
             if isinstance(value, str) and is_checksum(name, value)
         },
-        replica_of=metadata.get(SOURCE),
+        replica_of=made_of.get(SOURCE),
+        made_of=made_of,
     )
-
-
-def _text(value: object) -> str | None:
-    return str(value) if value else None

@@ -208,6 +208,14 @@ class Exchange:
         self._connection = connection
         self.status, self.headers = connection.status, connection.headers
         self._release_if_over()
+        if self.status == 407:  # a proxy's own word: about nothing that was asked for
+            self.close()
+            raise ReplicatorError(
+                Reason.ENDPOINT_UNREACHABLE,
+                f"a proxy answered 407 instead of {origin.host}:{origin.port}",
+                hint="give HTTP_PROXY or HTTPS_PROXY the proxy's user name and password",
+                operation=self.operation,
+            )
         return self
 
     async def pieces(self) -> AsyncIterator[bytes]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Final
 
 from consumer.adapters.aws import AwsCredentials, Endpoints
 from consumer.adapters.http import Exchange, HttpClient, retry_after, with_retries
 from consumer.adapters.s3_errors import error_code, translate_s3_error
 from consumer.adapters.s3_headers import read_source_object
 from consumer.adapters.s3_parts import ask_each_part
-from consumer.adapters.sigv4 import Signer, quote_key
+from consumer.adapters.s3_requests import S3Requests, error_body
 from consumer.adapters.source_stream import Opening, ReadStream, check_range, range_header
 from consumer.errors import Reason, ReplicatorError, SourceChanged, SourceGone
 from consumer.model import ObjectRef, SourceObject
@@ -21,12 +20,8 @@ from consumer.names import PROBE_NAME
 from consumer.ports import Observer
 from consumer.proof import MULTIPART_ETAG
 
-_MOST_BUCKETS: Final = 10_000
 _READ: Final = "s3:GetObject"
 _OPERATIONS: Final = {"GET": _READ, "HEAD": "s3:HeadObject"}
-_RIGHT_REGION: Final = re.compile(
-    rb"<Code>AuthorizationHeaderMalformed</Code>.*<Region>([a-z0-9-]+)</Region>", re.DOTALL
-)
 _ANSWERS: Final = frozenset(
     {
         Reason.SOURCE_BUCKET_MISSING,
@@ -36,9 +31,6 @@ _ANSWERS: Final = frozenset(
     }
 )
 """What a bucket that cannot exist may be answered with by an endpoint that works."""
-
-
-T = TypeVar("T")
 
 
 class _PartRefused(ReplicatorError):
@@ -60,16 +52,19 @@ class S3Source:
         request_payer: str | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._http = http
-        self._credentials = credentials
-        self._endpoints = endpoints
         self._observer = observer
-        self._region = region
-        self._custom_endpoint = custom_endpoint
-        self._headers = {"x-amz-request-payer": request_payer} if request_payer else {}
-        self._now = now
-        self._signer = Signer()
-        self._regions: dict[str, str] = {}
+        headers = {"x-amz-checksum-mode": "ENABLED"}
+        if request_payer:
+            headers["x-amz-request-payer"] = request_payer
+        self._requests = S3Requests(
+            http,
+            credentials,
+            endpoints,
+            region=region,
+            custom_endpoint=custom_endpoint,
+            headers=headers,
+            now=now,
+        )
 
     async def head(self, ref: ObjectRef, region: str | None) -> SourceObject:
         """The object's state. A refused HEAD has no body that says why, so a GET asks again for the error's code."""
@@ -124,18 +119,8 @@ class S3Source:
                 raise
 
         return Opening(
-            lambda: with_retries("s3:GetObject", lambda: self._with_valid_keys(call), self._observer)
+            lambda: with_retries("s3:GetObject", lambda: self._requests.with_valid_keys(call), self._observer)
         )
-
-    async def _with_valid_keys(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Asks once more when credentials were refused and there are other ones by now: a session has expired."""
-        refused = await self._credentials.keys()
-        try:
-            return await call()
-        except ReplicatorError as error:
-            if error.reason is not Reason.CREDENTIALS or not await self._credentials.has_others_than(refused):
-                raise
-        return await call()
 
     async def part_sizes(self, source: SourceObject) -> Sequence[int] | None:
         """The part sizes, each asked for by a HEAD."""
@@ -168,7 +153,9 @@ class S3Source:
                 )
 
         try:
-            return await with_retries("s3:HeadObject", lambda: self._with_valid_keys(call), self._observer)
+            return await with_retries(
+                "s3:HeadObject", lambda: self._requests.with_valid_keys(call), self._observer
+            )
         except _PartRefused:
             return None  # a store that does not tell of parts
 
@@ -198,8 +185,6 @@ class S3Source:
                 return
             raise
 
-    # --- requests -----------------------------------------------------------------------------------------------
-
     async def _request(
         self,
         method: str,
@@ -208,62 +193,10 @@ class S3Source:
         headers: Mapping[str, str] | None = None,
         query: str = "",
     ) -> Exchange:
-        response = await self._send(method, ref, self._region_of(ref.bucket, region), headers, query)
-        if response.status in (301, 307, 400) and await self._learn_region(ref.bucket, response):
-            response.close()
-            return await self._send(method, ref, self._regions[ref.bucket], headers, query)
-        return response
-
-    async def _send(
-        self, method: str, ref: ObjectRef, region: str, headers: Mapping[str, str] | None, query: str
-    ) -> Exchange:
-        endpoint = self._endpoints.find(ref.bucket, region)
-        if endpoint is None:
-            endpoint = await self._endpoints.resolve(ref.bucket, region)
-        path = endpoint.path + quote_key(ref.key)
-        signed = self._signer.headers(
-            method,
-            endpoint.host,
-            path,
-            await self._credentials.keys(),
-            region,
-            self._now(),
-            query=query,
-            headers={"x-amz-checksum-mode": "ENABLED", **self._headers},
+        return await self._requests.send(
+            method, ref.bucket, ref.key, _OPERATIONS[method], region=region, query=query, unsigned=headers
         )
-        if headers:
-            signed.update(headers)
-        url = f"{endpoint.origin}{path}?{query}" if query else endpoint.origin + path
-        return await self._http.request(method, url, _OPERATIONS[method], signed).open()
-
-    def _region_of(self, bucket: str, hinted: str | None) -> str:
-        """A region that S3 itself told comes first; an event's hint is of no use with a custom endpoint."""
-        learned = self._regions.get(bucket)
-        if learned is not None:
-            return learned
-        return hinted if hinted and not self._custom_endpoint else self._region
-
-    async def _learn_region(self, bucket: str, response: Exchange) -> bool:
-        """Whether S3 told of another region than the one asked; it is asked first from then on."""
-        region = response.headers.get("x-amz-bucket-region", "")
-        if not region and response.status == 400:
-            match = _RIGHT_REGION.search(await _error_body(response))
-            region = match[1].decode() if match else ""
-        if not re.fullmatch(r"[a-z0-9-]{1,32}", region) or self._regions.get(bucket) == region:
-            return False
-        if len(self._regions) > _MOST_BUCKETS:
-            self._regions.clear()
-        self._regions[bucket] = region
-        return True
 
     async def _refusal(self, ref: ObjectRef, response: Exchange) -> ReplicatorError:
-        code, message = error_code(await _error_body(response))
+        code, message = error_code(await error_body(response))
         return translate_s3_error(ref, response.status, code, message, retry_after(response.headers))
-
-
-async def _error_body(response: Exchange) -> bytes:
-    """The error document, empty when it does not come; may be asked for twice."""
-    try:
-        return await response.read()
-    except ReplicatorError:
-        return b""

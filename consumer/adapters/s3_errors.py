@@ -6,7 +6,14 @@ import html
 import re
 from typing import Final
 
-from consumer.errors import Reason, ReplicatorError, SourceChanged, SourceGone
+from consumer.errors import (
+    PreconditionFailed,
+    Reason,
+    ReplicatorError,
+    SessionGone,
+    SourceChanged,
+    SourceGone,
+)
 from consumer.model import ObjectRef
 
 _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9._]+)</Code>")
@@ -60,7 +67,6 @@ _BY_STATUS: Final[dict[int, Reason]] = {
     503: Reason.THROTTLED,
 }
 _HINTS: Final[dict[Reason, str]] = {
-    Reason.ENDPOINT_UNREACHABLE: "give HTTP_PROXY or HTTPS_PROXY the proxy's user name and password",
     Reason.SOURCE_BUCKET_MISSING: "create the bucket, or stop its events",
     Reason.CREDENTIALS: "check the AWS credentials and that their session has not expired",
     Reason.CLOCK_SKEW: "set this machine's clock (NTP)",
@@ -68,6 +74,44 @@ _HINTS: Final[dict[Reason, str]] = {
     Reason.CUSTOMER_KEY: "objects under a customer-provided key (SSE-C) cannot be read",
     Reason.SOURCE_FORBIDDEN: "allow s3:GetObject on it, and kms:Decrypt on its key; without s3:ListBucket a missing "
     "object looks like this too",
+}
+
+DESTINATION: Final = "destination "
+"""What the operations begin with that were asked of a destination: S3 is both, and its rights have the same names."""
+
+_BY_CODE_THERE: Final[dict[str, Reason]] = {
+    **dict.fromkeys(
+        (
+            "BadDigest",
+            "InvalidDigest",
+            "XAmzContentChecksumMismatch",
+            "XAmzContentSHA256Mismatch",
+        ),
+        Reason.CHECKSUM_MISMATCH,
+    ),
+    **dict.fromkeys(
+        ("MetadataTooLarge", "RequestHeaderSectionTooLarge", "MaxMessageLengthExceeded"),
+        Reason.METADATA_TOO_LARGE,
+    ),
+    "EntityTooLarge": Reason.TOO_LARGE,
+    "KeyTooLongError": Reason.NAME_NOT_ALLOWED,
+    "IncompleteBody": Reason.CONNECTION,
+    # A store that knows no conditional writes says so; asking again does not help.
+    "NotImplemented": Reason.REFUSED,
+}
+_THERE: Final = {
+    Reason.SOURCE_FORBIDDEN: Reason.DESTINATION_FORBIDDEN,
+    Reason.SOURCE_BUCKET_MISSING: Reason.DESTINATION_BUCKET_MISSING,
+    Reason.CUSTOMER_KEY: Reason.REFUSED,
+    Reason.ARCHIVED: Reason.REFUSED,
+}
+_HINTS_THERE: Final[dict[Reason, str]] = {
+    Reason.CREDENTIALS: _HINTS[Reason.CREDENTIALS],
+    Reason.CLOCK_SKEW: _HINTS[Reason.CLOCK_SKEW],
+    Reason.DESTINATION_BUCKET_MISSING: "create the bucket, or correct the destination",
+    Reason.DESTINATION_FORBIDDEN: "allow s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on "
+    "s3://{bucket}/*, s3:ListBucket on s3://{bucket}, and kms:GenerateDataKey and kms:Decrypt on its key",
+    Reason.METADATA_TOO_LARGE: "shorten the source's user metadata: S3 takes 2 KiB in all, this program's own included",
 }
 
 
@@ -98,9 +142,35 @@ def translate_s3_error(
     return ReplicatorError(reason, said, hint=_HINTS.get(reason, ""), operation=operation, retry_after=wait)
 
 
+def translate_s3_destination_error(
+    bucket: str, name: str, status: int, body: bytes, operation: str, wait: float | None = None
+) -> ReplicatorError:
+    """What a destination's refusal means; `operation` begins with DESTINATION.
+
+    A condition that does not hold comes as 412, as `NoSuchKey` where an ETag was expected and nothing is there, and as
+    409 `ConditionalRequestConflict` when another write was under way at the same time: in each case both sides are to
+    be read again (AWS, "How to prevent object overwrites with conditional writes").
+    """
+    code, message = error_code(body)
+    uri = f"s3://{bucket}/{name}"
+    said = f"S3 answered {status} {code or 'without a code'} for {uri}"
+    if code in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey") or (
+        status == 412 and not code
+    ):
+        return PreconditionFailed(Reason.CONTENTION, said, operation=operation, retry_after=wait)
+    if code in ("NoSuchUpload", "InvalidPart", "InvalidPartOrder", "EntityTooSmall"):
+        return SessionGone(Reason.SESSION_LOST, f"the upload is gone or spoiled: {said}", operation=operation)
+    if code == "InvalidRequest" and "mp-object-size" in message:
+        return SessionGone(Reason.SESSION_LOST, f"the upload is spoiled: {said}", operation=operation)
+    reason = _BY_CODE_THERE.get(code) or _reason(status, code, message)
+    reason = _THERE.get(reason, reason)
+    if message and reason in (Reason.REFUSED, Reason.CHECKSUM_MISMATCH, Reason.METADATA_TOO_LARGE):
+        said = f"{said}: {message}"
+    hint = _HINTS_THERE.get(reason, "").format(bucket=bucket)
+    return ReplicatorError(reason, said, hint=hint, operation=operation, retry_after=wait)
+
+
 def _reason(status: int, code: str, message: str) -> Reason:
-    if status == 407:  # the word of a proxy in between: about no object, whatever it was asked for
-        return Reason.ENDPOINT_UNREACHABLE
     if status == 400 and "Server Side Encryption" in message:
         return Reason.CUSTOMER_KEY
     if code.startswith("KMS"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import email.errors
 import email.header
 import email.utils
@@ -13,11 +14,12 @@ from typing import Final
 
 from consumer.errors import Reason, ReplicatorError
 from consumer.identity import PREFIX, SOURCE
-from consumer.model import CarriedMetadata, ObjectRef, SourceObject
+from consumer.model import CarriedMetadata, ObjectRef, Replica, SourceObject
 from consumer.proof import CHECKSUM_ALGORITHMS, MULTIPART_ETAG, is_checksum
 
 _MD5_ETAG: Final = re.compile(r"[0-9a-f]{32}")
 _META: Final = "x-amz-meta-"
+_GET: Final = "s3:GetObject"
 # RFC 9110's preferred form, five times as fast to read as by the standard library, which takes every form there is.
 _USUAL_DATE: Final = re.compile(
     r"[A-Z][a-z]{2}, (\d\d) ([A-Z][a-z]{2}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT", re.ASCII
@@ -27,35 +29,28 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 
 def read_source_object(ref: ObjectRef, headers: Mapping[str, str], region: str | None) -> SourceObject:
     """What the headers, their names in lower case, say of the object's state."""
-    etag = headers.get("etag", "").removeprefix("W/").strip('"')
-    if not etag:
-        # A proxy's or login page's 200 must not become an object.
-        raise ReplicatorError(
-            Reason.SERVER_ERROR,
-            "what answered is not S3: an object's answer has no ETag",
-            hint="see whether S3_ENDPOINT_URL, or a proxy on the way, answers in S3's stead",
-            operation="s3:GetObject",
-        )
+    etag = read_etag(headers, _GET)
     version_id = headers.get("x-amz-version-id")
-    # Only in plaintext and under SSE-S3 is an ETag made of the bytes (AWS, "Object": ETag).
-    encrypted = (
-        headers.get("x-amz-server-side-encryption", "AES256") != "AES256"
-        or "x-amz-server-side-encryption-customer-algorithm" in headers
-    )
+    made_of = {
+        header.removeprefix(_META): _decoded(value)
+        for header, value in headers.items()
+        if header.startswith(_META + PREFIX)
+    }
     checksums, composite = read_checksums(headers, etag)
     return SourceObject(
         ref=ref,
-        size=_size(headers),
+        size=_size(headers, _GET),
         revision=etag,
         last_modified=_last_modified(headers),
         version_id=None if version_id in (None, "", "null") else version_id,
         carried=read_carried(headers),
         checksums=checksums,
         checksums_composite=composite,
-        md5_etag=not encrypted and _MD5_ETAG.fullmatch(etag) is not None,
-        encrypted_etag=encrypted,
+        md5_etag=_is_md5(headers, etag),
+        encrypted_etag=_is_encrypted(headers),
         region=region,
-        replica_of=_decoded(origin) if (origin := headers.get(_META + SOURCE)) else None,
+        replica_of=made_of.get(SOURCE),
+        made_of=made_of,
     )
 
 
@@ -79,13 +74,65 @@ def read_checksums(headers: Mapping[str, str], etag: str) -> tuple[dict[str, str
     return checksums, composite
 
 
-def _size(headers: Mapping[str, str]) -> int:
+def read_replica(name: str, headers: Mapping[str, str], operation: str) -> Replica:
+    """What the headers of a look at a destination object, their names in lower case, say of it."""
+    etag = read_etag(headers, operation)
+    checksums, composite = read_checksums(headers, etag)
+    crc32c = None if composite else checksums.get("crc32c")
+    return Replica(
+        name=name,
+        revision=etag,
+        size=_size(headers, operation),
+        crc32c=None if crc32c is None else decode_crc32c(crc32c),
+        md5=bytes.fromhex(etag) if _is_md5(headers, etag) else None,
+        metadata={
+            header.removeprefix(_META): _decoded(value)
+            for header, value in headers.items()
+            if header.startswith(_META)
+        },
+        modified=_last_modified(headers),
+        carried=read_carried(headers),
+    )
+
+
+def read_etag(headers: Mapping[str, str], operation: str) -> str:
+    """The ETag without its quotes."""
+    etag = headers.get("etag", "").removeprefix("W/").strip('"')
+    if not etag:
+        # A proxy's or login page's 200 must not become an object.
+        raise ReplicatorError(
+            Reason.SERVER_ERROR,
+            "what answered is not S3: an object's answer has no ETag",
+            hint="see whether S3_ENDPOINT_URL, or a proxy on the way, answers in S3's stead",
+            operation=operation,
+        )
+    return etag
+
+
+def decode_crc32c(value: str) -> int:
+    """The CRC32C of its base64 form."""
+    return int.from_bytes(base64.b64decode(value), "big")
+
+
+def _is_encrypted(headers: Mapping[str, str]) -> bool:
+    """Only in plaintext and under SSE-S3 is an ETag made of the bytes (AWS, "Object": ETag)."""
+    return (
+        headers.get("x-amz-server-side-encryption", "AES256") != "AES256"
+        or "x-amz-server-side-encryption-customer-algorithm" in headers
+    )
+
+
+def _is_md5(headers: Mapping[str, str], etag: str) -> bool:
+    return _MD5_ETAG.fullmatch(etag) is not None and not _is_encrypted(headers)
+
+
+def _size(headers: Mapping[str, str], operation: str) -> int:
     """The whole object's size; a ranged answer tells it after the slash."""
     content_range = headers.get("content-range", "")
     size = content_range.rpartition("/")[2] or headers.get("content-length", "")
     if not size.isdigit():
         raise ReplicatorError(
-            Reason.SERVER_ERROR, "the source's answer tells no size", operation="s3:GetObject"
+            Reason.SERVER_ERROR, "the answer of S3 tells no size of the object", operation=operation
         )
     return int(size)
 

@@ -15,6 +15,8 @@ from typing import Final
 from urllib.parse import quote
 
 EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
+UNSIGNED_PAYLOAD: Final = "UNSIGNED-PAYLOAD"
+"""In place of the body's hash: S3 takes it, and the body is left to TLS and to its own checksum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +52,17 @@ class Signer:
         query: str = "",
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
+        payload: str | None = None,
     ) -> dict[str, str]:
         """The headers to send: those given, and the signature over them and the body.
 
+        `payload` is the body's SHA-256 in hexadecimal digits, or UNSIGNED_PAYLOAD, when `body` is not given.
         `path` and `query` are already encoded (and the query sorted); header names are lower-case.
         """
         stamp = now.strftime("%Y%m%dT%H%M%SZ")
         day = stamp[:8]
-        payload = hashlib.sha256(body).hexdigest() if body else EMPTY_SHA256
+        if payload is None:
+            payload = hashlib.sha256(body).hexdigest() if body else EMPTY_SHA256
         signed = {"host": host, "x-amz-date": stamp}
         if self._service == "s3":  # it alone wants to be told
             signed["x-amz-content-sha256"] = payload
@@ -67,7 +72,7 @@ class Signer:
             signed["x-amz-security-token"] = keys.token
         names = sorted(signed)
         joined = ";".join(names)
-        lines = "".join(f"{name}:{signed[name].strip()}\n" for name in names)
+        lines = "".join(f"{name}:{' '.join(signed[name].split())}\n" for name in names)
         canonical = f"{method}\n{path}\n{query}\n{lines}\n{joined}\n{payload}"
         scope = f"{day}/{region}/{self._service}/aws4_request"
         digest = hashlib.sha256(canonical.encode()).hexdigest()

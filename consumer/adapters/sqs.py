@@ -11,16 +11,9 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from consumer.adapters.batcher import Batcher, Result
 from consumer.adapters.sqs_attributes import from_wire, to_wire
-from consumer.adapters.sqs_batches import (
-    BATCH_SIZE,
-    Batcher,
-    Entry,
-    Result,
-    entries_of,
-    send_batch,
-    send_until_settled,
-)
+from consumer.adapters.sqs_batches import BATCH_SIZE, Entry, entries_of, send_batch, send_until_settled
 from consumer.adapters.sqs_calls import Answer, Request
 from consumer.adapters.sqs_dead_letters import DEFAULT_MAXIMUM_MESSAGE_SIZE, dead_letter_attributes
 from consumer.adapters.sqs_description import QueueDescription, describe_queue, number, queue_url_request
@@ -86,9 +79,11 @@ class SqsQueue:
         self._wall_clock = wall_clock
         self._calls = calls
         self._unsettled: set[str] = set()  # the receipt handles of what is being worked on
-        self._acks: Batcher[Entry] = Batcher(self._settle_acks, linger=linger, more_may_come=self._is_busy)
+        self._acks: Batcher[Entry] = Batcher(
+            self._settle_acks, linger=linger, size=BATCH_SIZE, more_may_come=self._is_busy
+        )
         self._retries: Batcher[Entry] = Batcher(
-            self._settle_retries, linger=linger, more_may_come=self._is_busy
+            self._settle_retries, linger=linger, size=BATCH_SIZE, more_may_come=self._is_busy
         )
         self._abandoned: set[asyncio.Task[Answer]] = set()
         self._in_background: set[asyncio.Task[None]] = set()

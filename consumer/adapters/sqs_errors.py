@@ -137,13 +137,6 @@ def refusal(status: int, code: str, text: str, operation: str) -> ReplicatorErro
     """
     if _is_lost_lease(code, text):
         return LeaseLost(Reason.CONTENTION, "the receipt handle is no longer valid", operation=operation)
-    if status == 407:  # the word of a proxy in between
-        return ReplicatorError(
-            Reason.ENDPOINT_UNREACHABLE,
-            "a proxy answered 407 instead of SQS",
-            hint="check HTTP_PROXY and the credentials in it",
-            operation=operation,
-        )
     reason = _reason(code, text, status)
     said, hint = _wording(reason, code, text, operation)
     message = f"SQS answered {code or status}" + (f": {said}" if said else "")

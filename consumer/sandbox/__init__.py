@@ -30,9 +30,9 @@ _REQUIREMENT: Final = "cross-cloud-replicator[sandbox]"
 _MODULES: Final = ("moto", "flask", "flask_cors", "localstack_client")
 _GCS_MODULE: Final = "gcp_storage_emulator"
 
-# What boto3, localstack-client, google's libraries, moto, aiohttp and urllib would take from the shell.
+# What boto3, localstack-client, google's libraries, gRPC, moto, aiohttp and urllib would take from the shell.
 _FOREIGN: Final = re.compile(
-    r"(AWS|S3|SQS|BOTO|MOTO|LOCALSTACK|GOOGLE|GCLOUD|GCE|CLOUDSDK|GCS|STORAGE)_.*|(HTTPS?|ALL|NO)_PROXY|"
+    r"(AWS|S3|SQS|BOTO|MOTO|LOCALSTACK|GOOGLE|GCLOUD|GCE|CLOUDSDK|GCS|STORAGE|PUBSUB|GRPC)_.*|(HTTPS?|ALL|NO)_PROXY|"
     r"USE_SSL|USE_LEGACY_PORTS|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|SSL_CERT_(FILE|DIR)",
     re.IGNORECASE,
 )
@@ -46,14 +46,15 @@ _OURS: Final = {
 }
 
 
-def run_sandbox(*, objects: int | None, leave: bool) -> int:
+def run_sandbox(*, objects: int | None, leave: bool, both_ways: bool = False) -> int:
     """Starts the emulators and the daemon on them, drops objects in, shows them arrive; the exit code.
 
     `objects` is how many to generate (the samples when None). With `leave`, every object is compared byte for
     byte and the sandbox ends: 0 when all are equal, else 1. Without, it goes on until it is told to stop.
+    With `both_ways` objects are dropped on both sides, and 0 says also that none was written once too often.
     Nothing that it starts outlives it. Of the environment it takes API_PORT alone.
     """
-    missing = missing_modules()
+    missing = missing_modules(both_ways=both_ways)
     if missing:
         return _refuse(
             f"The sandbox needs {', '.join(missing)}. Install what it embeds:\n\n"
@@ -71,7 +72,7 @@ def run_sandbox(*, objects: int | None, leave: bool) -> int:
     try:
         from consumer.sandbox.stage import present
 
-        return present(objects=objects, leave=leave, api_port=port, proxied=proxied)
+        return present(objects=objects, leave=leave, both_ways=both_ways, api_port=port, proxied=proxied)
     except KeyboardInterrupt:
         sys.stderr.write("\nStopped.\n")
         return EXIT_FAILED if leave else EXIT_OK
@@ -96,9 +97,11 @@ def obey_interrupts() -> None:
         raise KeyboardInterrupt
 
 
-def missing_modules() -> list[str]:
+def missing_modules(*, both_ways: bool = False) -> list[str]:
     """What the extra `sandbox` would have brought and is not there."""
-    needed = _MODULES if shutil.which(FAKE_GCS_SERVER) else (*_MODULES, _GCS_MODULE)
+    # fake-gcs-server has no notifications to Pub/Sub that could be pulled here.
+    other = not both_ways and shutil.which(FAKE_GCS_SERVER)
+    needed = _MODULES if other else (*_MODULES, _GCS_MODULE)
     return [name for name in needed if importlib.util.find_spec(name) is None]
 
 

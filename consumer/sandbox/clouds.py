@@ -1,164 +1,137 @@
-"""Both clouds as the sandbox has them: buckets, queues and the notification between them, and a look at either side."""
+"""Both clouds as the sandbox has them: buckets, queues, the notifications between them, and a look at either side."""
 
 from __future__ import annotations
 
-import http.client
 import json
 from dataclasses import dataclass
-from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from typing import Final
+from urllib.parse import quote
 
-from botocore.config import Config
-from localstack_client.config import get_service_endpoint
-from localstack_client.session import Session
-
-from consumer.sandbox.samples import PART_BYTES, Sample
+from consumer.model import ObjectRef, Store
+from consumer.sandbox.aws_side import CREDENTIAL, REGION, AwsSide
+from consumer.sandbox.gcs_side import GcsSide
+from consumer.sandbox.samples import Sample
+from consumer.sandbox.writes import writes_at
 from consumer.settings import Settings
 
 SOURCE_BUCKET: Final = "sandbox-source"
 DESTINATION_BUCKET: Final = "sandbox-replicas"
-QUEUE: Final = "sandbox-events"
-DEAD_LETTER_QUEUE: Final = "sandbox-dead-letters"
-REGION: Final = "us-east-1"
-UPLOADS: Final = 4
-"""How many objects are put at a time."""
 
-_CREDENTIAL: Final = "sandbox"
-_CALL_SECONDS: Final = 60.0
-_DAYS: Final = 86_400
+_PROJECT: Final = "projects/sandbox"
+TOPIC: Final = f"{_PROJECT}/topics/sandbox-events"
+SUBSCRIPTION: Final = f"{_PROJECT}/subscriptions/sandbox-events"
+DEAD_LETTER_TOPIC: Final = f"{_PROJECT}/topics/sandbox-dead-letters"
+DEAD_LETTER_SUBSCRIPTION: Final = f"{_PROJECT}/subscriptions/sandbox-dead-letters"
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """About how many messages the queue and the dead-letter queue hold."""
+    """About how many messages the queues and the dead-letter queues hold."""
 
     messages: int
     dead_letters: int
 
 
-class Clouds:
-    """Emulated S3 and SQS at one URL, GCS at another. Blocking; `put`, `replica` and `backlog` from any thread."""
+def origin(sample: Sample) -> ObjectRef:
+    """Where the object is dropped."""
+    return _place(sample.store, sample.key)
 
-    def __init__(self, aws_url: str, gcs_url: str) -> None:
+
+def replica_of(sample: Sample) -> ObjectRef:
+    """Where its replica will be."""
+    return _place(Store.GCS if sample.store is Store.S3 else Store.S3, sample.key)
+
+
+def _place(store: Store, key: str) -> ObjectRef:
+    return ObjectRef(SOURCE_BUCKET if store is Store.S3 else DESTINATION_BUCKET, key, store)
+
+
+class Clouds:
+    """Emulated S3 and SQS at one URL, GCS at another; with Pub/Sub at a third address the way leads back, too.
+
+    Blocking; `put`, `replica`, `backlog` and `writes` from any thread.
+    """
+
+    def __init__(self, aws_url: str, gcs_url: str, pubsub_address: str | None = None) -> None:
+        self._aws = AwsSide(aws_url, SOURCE_BUCKET)
+        self._gcs = GcsSide(gcs_url, DESTINATION_BUCKET)
+        self.s3_url = self._aws.s3_url
         self.gcs_url = gcs_url
-        host = urlsplit(aws_url).netloc
-        self.s3_url: str = get_service_endpoint("s3", localstack_host=host)
-        self.sqs_url: str = get_service_endpoint("sqs", localstack_host=host)
-        session = Session(
-            aws_access_key_id=_CREDENTIAL,
-            aws_secret_access_key=_CREDENTIAL,
-            aws_session_token=None,
-            region_name=REGION,
-            localstack_host=host,
-        )
-        config = Config(
-            connect_timeout=10,
-            read_timeout=_CALL_SECONDS,
-            max_pool_connections=2 * UPLOADS,
-            # Else every object would have a checksum, and the other grades of verification were never seen.
-            request_checksum_calculation="when_required",
-            s3={"addressing_style": "path"},
-        )
-        self._s3: Any = session.client("s3", config=config)
-        self._sqs: Any = session.client("sqs", config=config)
-        self._queue_url = ""
-        self._dead_letters_url = ""
+        self.pubsub_address = pubsub_address
+        if pubsub_address is not None:
+            from consumer.sandbox.pubsub_side import PubSubSide
+
+            self._pubsub = PubSubSide(pubsub_address)
+
+    @property
+    def both_ways(self) -> bool:
+        return self.pubsub_address is not None
 
     def prepare(self) -> None:
-        """Makes the buckets, the queue with its dead-letter queue, and the notification of new objects."""
-        # A redriven message keeps its first send time: the dead letters have to be kept longer than the messages.
-        self._dead_letters_url, dead_letters_arn = self._make_queue(
-            DEAD_LETTER_QUEUE, MessageRetentionPeriod=str(14 * _DAYS)
-        )
-        redrive = {"deadLetterTargetArn": dead_letters_arn, "maxReceiveCount": 100}
-        self._queue_url, queue_arn = self._make_queue(
-            QUEUE,
-            MessageRetentionPeriod=str(4 * _DAYS),
-            VisibilityTimeout="60",
-            RedrivePolicy=json.dumps(redrive),
-        )
-        self._s3.create_bucket(Bucket=SOURCE_BUCKET)
-        notification = {"QueueArn": queue_arn, "Events": ["s3:ObjectCreated:*"]}
-        self._s3.put_bucket_notification_configuration(
-            Bucket=SOURCE_BUCKET, NotificationConfiguration={"QueueConfigurations": [notification]}
-        )
-        status, answer = self._gcs("POST", "/storage/v1/b?project=sandbox", {"name": DESTINATION_BUCKET})
-        if status != 200:
-            raise OSError(f"the GCS emulator made no bucket, it answered {status}: {answer[:200]!r}")
+        """Makes the buckets, the queues with their dead-letter queues, and the notifications of new objects."""
+        self._aws.prepare()
+        self._gcs.create_bucket()
+        if self.both_ways:
+            self._pubsub.create(DEAD_LETTER_TOPIC, DEAD_LETTER_SUBSCRIPTION)
+            self._pubsub.create(TOPIC, SUBSCRIPTION, DEAD_LETTER_TOPIC)
+            self._gcs.notify(f"//{self.pubsub_address}/{TOPIC}")
 
     def settings(self, api_port: int) -> Settings:
         """The daemon's configuration: these clouds and nothing else, and quick answers."""
-        return Settings.model_validate(
-            {
-                "AWS_ACCESS_KEY_ID": _CREDENTIAL,
-                "AWS_SECRET_ACCESS_KEY": _CREDENTIAL,
-                "AWS_REGION": REGION,
-                "S3_ENDPOINT_URL": self.s3_url,
-                "SQS_ENDPOINT_URL": self.sqs_url,
-                "SQS_QUEUE_URL": self._queue_url,
-                "SQS_WAIT_TIME_SECONDS": 1,
-                "SOURCE_BUCKETS": SOURCE_BUCKET,
-                "GCS_BUCKET_NAME": DESTINATION_BUCKET,
-                "STORAGE_EMULATOR_HOST": self.gcs_url,
-                "RETRY_BASE_SECONDS": 1,
-                "RETRY_MAX_SECONDS": 10,
-                "API_PORT": api_port,
-                "DRAIN_TIMEOUT_SECONDS": 5,
-            }
-        )
+        return Settings.model_validate(self.variables(api_port))
+
+    def variables(self, api_port: int) -> dict[str, object]:
+        """The configuration by the names that it has in the environment."""
+        common: dict[str, object] = {
+            "AWS_ACCESS_KEY_ID": CREDENTIAL,
+            "AWS_SECRET_ACCESS_KEY": CREDENTIAL,
+            "AWS_REGION": REGION,
+            "S3_ENDPOINT_URL": self.s3_url,
+            "SQS_ENDPOINT_URL": self._aws.sqs_url,
+            "SQS_QUEUE_URL": self._aws.queue_url,
+            "SQS_WAIT_TIME_SECONDS": 1,
+            "STORAGE_EMULATOR_HOST": self.gcs_url,
+            "RETRY_BASE_SECONDS": 1,
+            "RETRY_MAX_SECONDS": 10,
+            "API_PORT": api_port,
+            "DRAIN_TIMEOUT_SECONDS": 5,
+        }
+        if not self.both_ways:
+            return common | {"SOURCE_BUCKETS": SOURCE_BUCKET, "GCS_BUCKET_NAME": DESTINATION_BUCKET}
+        aws, gcs = f"s3://{SOURCE_BUCKET}", f"gs://{DESTINATION_BUCKET}"
+        return common | {
+            "ROUTES": json.dumps([{"from": aws, "to": gcs}, {"from": gcs, "to": aws}]),
+            "PUBSUB_SUBSCRIPTION": SUBSCRIPTION,
+            "PUBSUB_DLQ_TOPIC": DEAD_LETTER_TOPIC,
+            "PUBSUB_EMULATOR_HOST": self.pubsub_address,
+        }
 
     def put(self, sample: Sample) -> None:
-        """Puts the object into the source bucket, which notifies the queue."""
-        content = sample.content()
-        where = {"Bucket": SOURCE_BUCKET, "Key": sample.key}
-        if not sample.parts:
-            self._s3.put_object(**where, Body=content, **sample.fields)
-            return
-        upload = self._s3.create_multipart_upload(**where, **sample.fields)["UploadId"]
-        pieces = [content[start : start + PART_BYTES] for start in range(0, len(content), PART_BYTES)]
-        parts = [
-            {
-                "PartNumber": number,
-                "ETag": self._s3.upload_part(**where, UploadId=upload, PartNumber=number, Body=piece)["ETag"],
-            }
-            for number, piece in enumerate(pieces, start=1)
-        ]
-        self._s3.complete_multipart_upload(**where, UploadId=upload, MultipartUpload={"Parts": parts})
+        """Puts the object into its bucket, which notifies its queue."""
+        (self._aws if sample.store is Store.S3 else self._gcs).put(sample)
 
-    def replica(self, key: str) -> bytes | None:
-        """The bytes of the object at the destination; None when there is none."""
-        status, body = self._gcs("GET", urlsplit(self.replica_url(key)).path + "?alt=media")
-        if status == 404:
-            return None
-        if status != 200:
-            raise OSError(f"the GCS emulator answered {status} when {key!r} was read")
-        return body
+    def replica(self, sample: Sample) -> bytes | None:
+        """The bytes of its replica; None when there is none."""
+        return (self._gcs if sample.store is Store.S3 else self._aws).get(sample.key)
 
-    def replica_url(self, key: str) -> str:
-        """Where the replica is described; with `?alt=media`, its bytes."""
-        return f"{self.gcs_url}/storage/v1/b/{DESTINATION_BUCKET}/o/{quote(key, safe='')}"
+    def replica_url(self, sample: Sample) -> str:
+        """Where the replica answers: its description in GCS (with `?alt=media`, its bytes), or itself in S3."""
+        if sample.store is Store.S3:
+            return self._gcs.url_of(sample.key)
+        return f"{self.s3_url}/{SOURCE_BUCKET}/{quote(sample.key)}"
 
     def backlog(self) -> Backlog:
         """How much is still waiting, in flight included."""
-        return Backlog(self._count(self._queue_url), self._count(self._dead_letters_url))
+        messages, dead_letters = self._aws.backlog()
+        if self.both_ways:
+            # Those not sent yet first, for they may arrive while the others are counted.
+            messages += self._gcs.unsent() + self._pubsub.backlog(SUBSCRIPTION)
+            dead_letters += self._pubsub.backlog(DEAD_LETTER_SUBSCRIPTION)
+        return Backlog(messages, dead_letters)
 
-    def _make_queue(self, name: str, **attributes: str) -> tuple[str, str]:
-        url = self._sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
-        answer = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
-        return url, answer["Attributes"]["QueueArn"]
-
-    def _count(self, url: str) -> int:
-        names = [f"ApproximateNumberOfMessages{state}" for state in ("", "NotVisible", "Delayed")]
-        attributes = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-        return sum(int(attributes[name]) for name in names)
-
-    def _gcs(self, method: str, path: str, resource: dict[str, str] | None = None) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(urlsplit(self.gcs_url).netloc, timeout=_CALL_SECONDS)
-        # The stored bytes are wanted, not what a server would make of a gzip-encoded object.
-        headers = {"Accept-Encoding": "gzip"} | ({"Content-Type": "application/json"} if resource else {})
-        try:
-            connection.request(method, path, json.dumps(resource) if resource else None, headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
+    def writes(self) -> dict[str, int]:
+        """How often each object was written, by its URI, as both stores saw it; empty when there is no way back."""
+        if not self.both_ways:
+            return {}
+        seen = {Store.S3: writes_at(self._aws.url), Store.GCS: writes_at(self.gcs_url)}
+        return {f"{store}://{name}": times for store in seen for name, times in seen[store].items()}

@@ -19,6 +19,7 @@ from consumer.sandbox import FAKE_GCS_SERVER, servers
 START_SECONDS: Final = 90.0
 END_SECONDS: Final = 5.0
 LOG_TAIL_LINES: Final = 25
+GCS_EMULATOR: Final = "gcp-storage-emulator"
 
 
 class EmulatorError(Exception):
@@ -40,9 +41,14 @@ class Emulator:
             raise EmulatorError(f"{self.name} has ended with exit status {code}.{_tail(self.log)}")
 
 
-def gcs_name() -> str:
-    """The GCS emulator that is used here: `fake-gcs-server` when there is one on PATH."""
-    return FAKE_GCS_SERVER if shutil.which(FAKE_GCS_SERVER) else "gcp-storage-emulator"
+def emulator_names(*, both_ways: bool) -> tuple[str, ...]:
+    """Those of AWS and of GCS, and with `both_ways` that of Pub/Sub, which gets the notifications of GCS."""
+    return ("moto", GCS_EMULATOR, "pubsub") if both_ways else ("moto", _gcs_name())
+
+
+def _gcs_name() -> str:
+    """`fake-gcs-server` when there is one on PATH."""
+    return FAKE_GCS_SERVER if shutil.which(FAKE_GCS_SERVER) else GCS_EMULATOR
 
 
 @contextmanager

@@ -1,19 +1,21 @@
-"""The objects that the sandbox drops into the bucket: the samples of every kind, or any number from a seed."""
+"""The objects that the sandbox drops into the buckets: the samples of every kind, or any number from a seed."""
 
 from __future__ import annotations
 
 import gzip
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
-from consumer.model import MIB
+from consumer.model import MIB, Store
 
 SEED: Final = 20_260_101
 PART_BYTES: Final = 5 * MIB
 """The smallest part that S3 takes of a multipart upload."""
+GCS_PREFIX: Final = "from-gcs/"
+"""Before the names of what is dropped into GCS, so that both sides have names of their own."""
 
 _ODD_NAMES: Final = (
     "names/with a few spaces{n}.txt",
@@ -30,13 +32,14 @@ _ODD_NAMES: Final = (
 class Sample:
     """One object. Its bytes are made anew by each call of `content`, always the same; `fields` as boto3 names them.
 
-    `parts` says that it is to be put by a multipart upload.
+    `parts` says that it is to be put by a multipart upload of S3; `store` is where it is dropped.
     """
 
     key: str
     content: Callable[[], bytes] = field(repr=False)
     fields: dict[str, Any] = field(default_factory=dict)
     parts: bool = False
+    store: Store = Store.S3
 
 
 def samples() -> list[Sample]:
@@ -87,6 +90,16 @@ def generated(count: int) -> list[Sample]:
         if number % 200 == 11:
             size = 0
         made.append(Sample(key, partial(_random, key, size)))
+    return made
+
+
+def with_the_way_back(chosen: list[Sample]) -> list[Sample]:
+    """The objects for S3, and in between the same for GCS, but for the multipart uploads, which it has not."""
+    made = []
+    for sample in chosen:
+        made.append(sample)
+        if not sample.parts:
+            made.append(replace(sample, key=GCS_PREFIX + sample.key, store=Store.GCS))
     return made
 
 

@@ -12,27 +12,30 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from consumer.errors import EndpointError
 from consumer.logs import configure_logging
 from consumer.sandbox import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE, obey_interrupts, was_interrupted
-from consumer.sandbox.emulators import EmulatorError, gcs_name, started
-from consumer.sandbox.samples import Sample, generated, samples
+from consumer.sandbox.emulators import EmulatorError, emulator_names, started
+from consumer.sandbox.samples import Sample, generated, samples, with_the_way_back
 from consumer.sandbox.view import View, new_view
 
 _TOLD: Final = frozenset({"warning", "error", "critical"})
 _WORTH_READING: Final = ("source", "check", "operation", "error", "detail", "hint")
 
 
-def present(*, objects: int | None, leave: bool, api_port: int, proxied: bool) -> int:
+def present(
+    *, objects: int | None, leave: bool, api_port: int, proxied: bool, both_ways: bool = False
+) -> int:
     """The whole of it; the exit code. The folder with the logs stays when something went wrong."""
     view = new_view()
     folder = Path(tempfile.mkdtemp(prefix="consumer-sandbox-"))
     chosen = samples() if objects is None else generated(objects)
     try:
-        code = _on_emulators(view, folder, chosen, leave, api_port, proxied)
+        code = _on_emulators(view, folder, chosen, leave, both_ways, api_port, proxied)
         last = ""
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a person gets one line, and the log the rest
         if isinstance(error, KeyboardInterrupt) or was_interrupted():
@@ -62,12 +65,14 @@ def _told(error: Exception, folder: Path) -> tuple[int, str]:
 
 
 def _on_emulators(
-    view: View, folder: Path, chosen: list[Sample], leave: bool, api_port: int, proxied: bool
+    view: View, folder: Path, chosen: list[Sample], leave: bool, both_ways: bool, api_port: int, proxied: bool
 ) -> int:
-    names = ("moto", gcs_name())
+    names = emulator_names(both_ways=both_ways)
     with ExitStack() as cleanup:
-        view.starting(f"{names[0]} (S3, SQS), {names[1]} (GCS) and the daemon")
-        emulators = cleanup.enter_context(started(names, folder, meanwhile=_import_the_rest))
+        shown = (f"{name} ({what})" for name, what in zip(names, ("S3, SQS", "GCS", "Pub/Sub"), strict=False))
+        view.starting(f"{', '.join(shown)} and the daemon")
+        rest = partial(_import_the_rest, both_ways=both_ways)
+        emulators = cleanup.enter_context(started(names, folder, meanwhile=rest))
         # Done first at the end: a second Ctrl-C must not interrupt it.
         cleanup.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
         obey_interrupts()
@@ -79,7 +84,8 @@ def _on_emulators(
         log = folder / "consumer.log"
         file = cleanup.enter_context(log.open("a", encoding="utf-8"))
         configure_logging("INFO", "json", stream=_LogTap(file, view.alert))
-        story = Story(clouds, emulators, view, Plan(chosen, leave, api_port, proxied, log))
+        dropped = with_the_way_back(chosen) if both_ways else chosen
+        story = Story(clouds, emulators, view, Plan(dropped, leave, api_port, proxied, log))
         obey_interrupts()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # the only one that the runner takes over
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -89,10 +95,12 @@ def _on_emulators(
         return code
 
 
-def _import_the_rest() -> None:
+def _import_the_rest(*, both_ways: bool) -> None:
     # boto3, the daemon and its sidecar: a second or two, and as long as the emulators take.
     importlib.import_module("consumer.sandbox.story")
     importlib.import_module("consumer.api_server")
+    if both_ways:
+        importlib.import_module("consumer.sandbox.pubsub_side")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from consumer.app import App
+from consumer.model import Store
 from consumer.sandbox import EXIT_FAILED, EXIT_OK
 from consumer.sandbox.arrivals import Arrivals, Stalled
-from consumer.sandbox.clouds import UPLOADS, Backlog, Clouds
-from consumer.sandbox.compare import Comparison, read_both
+from consumer.sandbox.aws_side import UPLOADS
+from consumer.sandbox.clouds import Backlog, Clouds, origin
+from consumer.sandbox.compare import Comparison, count_writes, read_both
 from consumer.sandbox.emulators import Emulator
 from consumer.sandbox.samples import Sample
 from consumer.sandbox.view import View
@@ -109,7 +111,8 @@ class Story:
         plan, view = self._plan, self._view
         place = self._place()
         view.opened(place)
-        view.watch(self._arrivals, f"{len(plan.samples):,} objects are dropped into the bucket")
+        where = "the buckets of both sides" if self._clouds.both_ways else "the bucket"
+        view.watch(self._arrivals, f"{len(plan.samples):,} objects are dropped into {where}")
         began = time.monotonic()
         stalled = not await self._replicate()
         seconds = time.monotonic() - began
@@ -122,29 +125,32 @@ class Story:
 
     def _place(self) -> Place:
         clouds, plan, port = self._clouds, self._plan, self._app.api_port
-        example = plan.samples[0].key
+        example = plan.samples[0]
+        returned = next((sample for sample in plan.samples if sample.store is Store.GCS), None)
         return Place(
             s3_url=clouds.s3_url,
             gcs_name=self._emulators[1].name,
             gcs_url=clouds.gcs_url,
             api_url=f"http://127.0.0.1:{port}",
             replica_url=clouds.replica_url(example),
-            example_key=example,
+            example_key=example.key,
             log=str(plan.log),
             busy_port=plan.api_port if plan.api_port not in (0, port) else None,
             proxied=plan.proxied,
+            pubsub_address=clouds.pubsub_address,
+            s3_replica_url=clouds.replica_url(returned) if returned else "",
         )
 
     async def _replicate(self) -> bool:
         """Drops every object and waits until each has arrived; False when nothing arrived any more."""
         room = asyncio.Semaphore(OUTSTANDING)
         left = iter(self._plan.samples)
-        self._arrivals.expect((sample.key for sample in self._plan.samples), room.release)
+        self._arrivals.expect(map(origin, self._plan.samples), room.release)
 
         async def drop() -> None:
             for sample in left:
                 await room.acquire()
-                self._arrivals.dropped(sample.key)
+                self._arrivals.dropped(origin(sample))
                 await asyncio.to_thread(self._clouds.put, sample)
 
         tasks = [asyncio.create_task(drop()) for _ in range(UPLOADS)]
@@ -163,8 +169,8 @@ class Story:
 
     async def _compare(self, seconds: float, stalled: bool) -> int:
         view = self._view
-        view.doing("waiting for the queue to be empty")
-        backlog = await self._emptied()
+        view.doing(f"waiting for the {'queues' if self._clouds.both_ways else 'queue'} to be empty")
+        backlog, writes = await self._emptied()
         view.doing(f"comparing {len(self._plan.samples):,} objects byte for byte")
         comparison = Comparison()
         left = iter(self._plan.samples)
@@ -174,22 +180,28 @@ class Story:
                 comparison.add(*await asyncio.to_thread(read_both, self._clouds, sample))
 
         await asyncio.gather(*(compare() for _ in range(UPLOADS)))
+        count = count_writes(self._plan.samples, writes) if self._clouds.both_ways else None
         view.summary(
             comparison,
+            count,
             seconds=seconds,
             dead_letters=backlog.dead_letters,
             waiting=backlog.messages,
             stalled=stalled,
         )
-        return EXIT_OK if comparison.all_equal else EXIT_FAILED
+        good = comparison.all_equal and (count is None or count.is_once_each)
+        return EXIT_OK if good else EXIT_FAILED
 
-    async def _emptied(self) -> Backlog:
-        """The backlog once the queue is empty, or what it was when patience ended."""
+    async def _emptied(self) -> tuple[Backlog, dict[str, int]]:
+        """The backlog once the queues are empty, or what it was when patience ended; and all writes until then."""
         until = time.monotonic() + PATIENCE_SECONDS
+        writes = await asyncio.to_thread(self._clouds.writes)
         while True:
             backlog = await asyncio.to_thread(self._clouds.backlog)
-            if not backlog.messages or time.monotonic() > until:
-                return backlog
+            before, writes = writes, await asyncio.to_thread(self._clouds.writes)
+            # The queues are not counted at one moment: a write between may have filled the one that was empty.
+            if (not backlog.messages and writes == before) or time.monotonic() > until:
+                return backlog, writes
             await asyncio.sleep(_LOOK_SECONDS)
 
 

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from consumer.sandbox import words
 from consumer.sandbox.arrivals import Arrival, Arrivals, State
-from consumer.sandbox.compare import Comparison
+from consumer.sandbox.compare import Comparison, WriteCount
 from consumer.sandbox.view import verdict
 from consumer.sandbox.words import Place
 
@@ -50,6 +50,7 @@ class TerminalView:
         self._title = ""
         self._since = 0
         self._hint = ""
+        self._both_ways = False
         self._frame: asyncio.TimerHandle | None = None
 
     def starting(self, what: str) -> None:
@@ -63,18 +64,13 @@ class TerminalView:
         grid.add_column(style="dim", overflow="fold")
         for part, name, address in words.where(place):
             grid.add_row(part, name, address)
-        flow = Text.assemble(
-            ("bucket", "bold"),
-            (" ── event ──▶ ", "dim"),
-            ("queue", "bold"),
-            (" ──▶ ", "dim"),
-            ("consumer", "bold cyan"),
-            (" ── verified ──▶ ", "dim"),
-            ("replica", "bold"),
-        )
+        self._both_ways = place.both_ways
+        flows = [_flow("bucket", "queue", "replica")]
+        if place.both_ways:
+            flows = [_flow("S3 ", "SQS    ", "GCS"), _flow("GCS", "Pub/Sub", "S3")]
         title = Text.assemble(("Cross-Cloud Replicator", "bold cyan"), (" · sandbox", "dim"))
         panel = Panel(
-            Group(flow, "", grid),
+            Group(*flows, "", grid),
             title=title,
             title_align="left",
             border_style="cyan",
@@ -115,18 +111,26 @@ class TerminalView:
         self._hint = "Ctrl-C stops"
 
     def summary(
-        self, comparison: Comparison, *, seconds: float, dead_letters: int, waiting: int, stalled: bool
+        self,
+        comparison: Comparison,
+        count: WriteCount | None,
+        *,
+        seconds: float,
+        dead_letters: int,
+        waiting: int,
+        stalled: bool,
     ) -> None:
         self._settle()
         table = Table(box=box.ROUNDED, border_style="dim", show_header=False, padding=(0, 2))
         table.add_column(style="dim")
         table.add_column(justify="left")
-        for label, value, good in words.summary(comparison, seconds, dead_letters, waiting):
+        for label, value, good in words.summary(comparison, count, seconds, dead_letters, waiting):
             table.add_row(label, Text(value, style="bold" if good else "bold red"))
         self._console.print()
         self._console.print(table)
-        style = "bold green" if comparison.all_equal else "bold red"
-        for line in verdict(comparison, stalled=stalled):
+        good = comparison.all_equal and (count is None or count.is_once_each)
+        style = "bold green" if good else "bold red"
+        for line in verdict(comparison, count, stalled=stalled):
             self._console.print(Text(line, style=style), soft_wrap=True)
 
     def alert(self, level: str, text: str) -> None:
@@ -161,7 +165,7 @@ class TerminalView:
         parts: list[RenderableType] = [Text(self._title, style="bold")]
         rows = self._rows(self._arrivals)
         if rows:
-            parts.append(_table(rows, wide=self._console.width >= _WIDE))
+            parts.append(_table(rows, wide=self._console.width >= _WIDE, ways=self._both_ways))
         if self._arrivals.missing and self._arrivals.expected > _MOST_ROWS:
             parts.append(_bar(self._arrivals))
         parts.append(self._counters(self._arrivals))
@@ -196,10 +200,27 @@ def _bar(arrivals: Arrivals) -> Padding:
     )
 
 
-def _table(rows: list[Arrival], *, wide: bool) -> Table:
-    """`wide` keeps the columns where they are while rows come and go; else they have the room they need."""
+def _flow(bucket: str, queue: str, replica: str) -> Text:
+    return Text.assemble(
+        (bucket, "bold"),
+        (" ── event ──▶ ", "dim"),
+        (queue, "bold"),
+        (" ──▶ ", "dim"),
+        ("consumer", "bold cyan"),
+        (" ── verified ──▶ ", "dim"),
+        (replica, "bold"),
+    )
+
+
+def _table(rows: list[Arrival], *, wide: bool, ways: bool) -> Table:
+    """`wide` keeps the columns where they are while rows come and go; else they have the room they need.
+
+    `ways` says of each object which way it goes.
+    """
     table = Table(box=box.SIMPLE_HEAD, border_style="dim", header_style="dim", padding=(0, 1), pad_edge=False)
     table.add_column("", min_width=1, no_wrap=True)
+    if ways:
+        table.add_column("way", no_wrap=True)
     table.add_column("object", min_width=30 if wide else 8, max_width=60, no_wrap=True, overflow="ellipsis")
     table.add_column("size", justify="right", min_width=10 if wide else 1, no_wrap=True)
     table.add_column("verified by", min_width=11 if wide else 1, no_wrap=True)
@@ -211,6 +232,7 @@ def _table(rows: list[Arrival], *, wide: bool) -> Table:
             last = Text(str(one.state), style=style)
         table.add_row(
             Text(mark, style=style),
+            *([Text(words.way(one.ref), style="dim")] if ways else []),
             Text(words.printable(one.key), style="dim" if one.state is State.WAITING else ""),
             words.size(one.size),
             Text(one.grade, style="dim"),

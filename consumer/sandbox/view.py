@@ -10,7 +10,7 @@ from rich.console import Console
 
 from consumer.sandbox import words
 from consumer.sandbox.arrivals import Arrival, Arrivals, State
-from consumer.sandbox.compare import Comparison
+from consumer.sandbox.compare import Comparison, WriteCount
 from consumer.sandbox.words import Place
 
 LISTED = 20
@@ -37,7 +37,14 @@ class View(Protocol):
     def commands(self, place: Place) -> None: ...
 
     def summary(
-        self, comparison: Comparison, *, seconds: float, dead_letters: int, waiting: int, stalled: bool
+        self,
+        comparison: Comparison,
+        count: WriteCount | None,
+        *,
+        seconds: float,
+        dead_letters: int,
+        waiting: int,
+        stalled: bool,
     ) -> None: ...
 
     def alert(self, level: str, text: str) -> None: ...
@@ -52,11 +59,13 @@ class PlainView:
         self._stream = stream
         self._arrivals: Arrivals | None = None
         self._tenth = 0
+        self._both_ways = False
 
     def starting(self, what: str) -> None:
         self._say(f"starting {what}")
 
     def opened(self, place: Place) -> None:
+        self._both_ways = place.both_ways
         if place.busy_port is not None:
             self._say(f"port {place.busy_port} is taken: the API has another one")
         for part, name, address in words.where(place):
@@ -74,7 +83,8 @@ class PlainView:
             label = "arrived" if one.state is State.COPIED else "already there"
             lag = f" {words.seconds(one.lag)} after its event" if one.lag is not None else ""
             grade = f" verified by {one.grade}" if one.grade else ""
-            self._say(f"{label:<12} {words.printable(one.key)} ({words.size(one.size)}){grade}{lag}")
+            way = f"{words.way(one.ref)}  " if self._both_ways else ""
+            self._say(f"{label:<12} {way}{words.printable(one.key)} ({words.size(one.size)}){grade}{lag}")
         elif (tenth := arrivals.arrived * 10 // arrivals.expected) > self._tenth:
             self._tenth = tenth
             self._say(f"{arrivals.arrived:,} of {arrivals.expected:,} arrived")
@@ -90,12 +100,19 @@ class PlainView:
         self._say("\nStop: Ctrl-C, or SIGTERM\n")
 
     def summary(
-        self, comparison: Comparison, *, seconds: float, dead_letters: int, waiting: int, stalled: bool
+        self,
+        comparison: Comparison,
+        count: WriteCount | None,
+        *,
+        seconds: float,
+        dead_letters: int,
+        waiting: int,
+        stalled: bool,
     ) -> None:
         self._say("")
-        for label, value, _ in words.summary(comparison, seconds, dead_letters, waiting):
+        for label, value, _ in words.summary(comparison, count, seconds, dead_letters, waiting):
             self._say(f"{label:<14} {value}")
-        for line in verdict(comparison, stalled=stalled):
+        for line in verdict(comparison, count, stalled=stalled):
             self._say(line)
 
     def alert(self, level: str, text: str) -> None:
@@ -110,16 +127,25 @@ class PlainView:
         self._stream.flush()
 
 
-def verdict(comparison: Comparison, *, stalled: bool) -> Sequence[str]:
+def verdict(comparison: Comparison, count: WriteCount | None = None, *, stalled: bool) -> Sequence[str]:
     """The last lines of a comparison: all is well, or what is not."""
+    lines = []
     if comparison.all_equal:
-        return [f"All {comparison.objects:,} objects are equal, byte for byte."]
-    lines = ["Gave up: nothing arrived any more."] if stalled else []
-    for what, keys in (("missing", comparison.missing), ("different", comparison.different)):
-        lines += [f"{what}: {words.printable(key)}" for key in keys[:LISTED]]
-        if len(keys) > LISTED:
-            lines.append(f"{what}: and {len(keys) - LISTED:,} more")
+        lines.append(f"All {comparison.objects:,} objects are equal, byte for byte.")
+    elif stalled:
+        lines.append("Gave up: nothing arrived any more.")
+    lines += _listed("missing", comparison.missing)
+    lines += _listed("different", comparison.different)
+    if count is not None and count.is_once_each:
+        lines.append("Each was written once by its user and once as a replica: no loops.")
+    elif count is not None:
+        lines += _listed("written once more", count.repeated)
     return lines
+
+
+def _listed(what: str, names: Sequence[str]) -> list[str]:
+    lines = [f"{what}: {words.printable(name)}" for name in names[:LISTED]]
+    return [*lines, f"{what}: and {len(names) - LISTED:,} more"] if len(names) > LISTED else lines
 
 
 def new_view() -> View:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 
@@ -33,7 +35,9 @@ def test_help_lists_every_command() -> None:
         [str(CONSUMER), "--help"], capture_output=True, text=True, check=False, env={"COLUMNS": "80"}
     )
     assert answer.returncode == 0
-    assert [name for name in ("run", "check", "replicate", "sandbox") if name not in answer.stdout] == []
+    assert [
+        name for name in ("run", "check", "replicate", "routes", "sandbox") if name not in answer.stdout
+    ] == []
 
 
 def test_an_unknown_command_exits_2() -> None:
@@ -54,6 +58,14 @@ def test_check_shows_each_endpoint_that_is_well(site: Site, launch: Launcher) ->
     assert f"GCS gs://{site.destination} at {site.gcs.url}" in words(command)
     assert f"SQS {site.queue_url} at {site.aws.url}" in words(command)
     assert f"dead letters go to {site.dlq_url}" in words(command)
+
+
+def test_check_shows_the_routes_first(site: Site, launch: Launcher) -> None:
+    command = launch("check", env=site.env(SOURCE_BUCKETS=site.bucket, COLUMNS="300"))
+    assert ended(command) == 0
+    said = words(command)
+    assert f"1 s3://{site.bucket}/ gs://{site.destination}/ everything" in said
+    assert said.index("Routes") < said.index("Start-up checks")
 
 
 def test_check_warns_and_exits_0(aws: Aws, launch: Launcher) -> None:
@@ -167,7 +179,14 @@ def test_replicate_deletes_the_replica_that_outlived_its_source_where_deletes_ar
     assert site.replicas() == {}
 
 
-@pytest.mark.parametrize("uri", ["bucket/key", "s3://bucket/"])
+def test_replicate_leaves_the_programs_own_objects_alone(site: Site, launch: Launcher) -> None:
+    uri = f"s3://{site.quiet_bucket}/.cross-cloud-replicator/parts/1"
+    command = launch("replicate", uri, env=site.env())
+    assert ended(command) == 1
+    assert command.stdout == f"ignored             {uri}: temporary_object\n"
+
+
+@pytest.mark.parametrize("uri", ["bucket/key", "s3://bucket/", "gs://bucket/"])
 def test_replicate_of_what_is_no_uri_exits_2(site: Site, launch: Launcher, uri: str) -> None:
     command = launch("replicate", uri, env=site.env())
     assert ended(command) == 2
@@ -179,3 +198,115 @@ def test_replicate_exits_3_without_an_endpoint(site: Site, launch: Launcher) -> 
     command = launch("replicate", "s3://bucket/key", env=env)
     assert ended(command) == 3
     assert "S3 http://127.0.0.1:9" in command.stderr
+
+
+# --- routes -----------------------------------------------------------------------------------------------------
+
+BARE = {"PATH": os.environ.get("PATH", os.defpath), "AWS_REGION": "eu-central-1", "COLUMNS": "300"}
+LOGS = {
+    "from": "s3://logs/2026/",
+    "to": "gs://archive/",
+    "exclude": ["2026/tmp/*"],
+    "storage_class": "NEARLINE",
+}
+THERE = {"from": "s3://here/", "to": "gs://there/in/", "replicate_deletes": True}
+AND_BACK = {"from": "gs://there/in/", "to": "s3://here/", "on_foreign_object": "overwrite"}
+ROUTES = {**BARE, "ROUTES": json.dumps([LOGS, THERE, AND_BACK])}
+
+
+def test_routes_are_listed_without_a_network(launch: Launcher) -> None:
+    command = launch("routes", "list", env=ROUTES)
+    assert ended(command) == 0
+    said = words(command)
+    assert "1 s3://logs/2026/ gs://archive/ exclude 2026/tmp/* NEARLINE" in said
+    assert "2 s3://here/ gs://there/in/ everything both ways" in said
+    assert "3 gs://there/in/ s3://here/ everything both ways" in said
+    plain = launch("routes", "list", "--json", env=ROUTES)
+    assert ended(plain) == 0
+    first, second, third = json.loads(plain.stdout)
+    assert first == {
+        "route": 1,
+        "from": "s3://logs/2026/",
+        "to": "gs://archive/",
+        "include": [],
+        "exclude": ["2026/tmp/*"],
+        "storage_class": "NEARLINE",
+        "replicate_deletes": False,
+        "on_foreign_object": "refuse",
+        "on_missing_object": "ack",
+        "both_ways": False,
+    }
+    assert (second["replicate_deletes"], second["on_foreign_object"], second["both_ways"]) == (
+        True,
+        "refuse",
+        True,
+    )
+    assert (third["replicate_deletes"], third["on_foreign_object"], third["both_ways"]) == (
+        False,
+        "overwrite",
+        True,
+    )
+
+
+def test_it_is_explained_where_objects_go(launch: Launcher) -> None:
+    odd = "gs://there/in/ünï code?#"
+    command = launch("routes", "explain", "s3://logs/2026/a", odd, env=ROUTES)
+    assert ended(command) == 0
+    said = words(command)
+    assert "s3://logs/2026/a gs://archive/a route 1 takes it: the key begins with '2026/'" in said
+    assert f"{odd} s3://here/ünï code?# route 1 does not: it reads s3://logs" in said
+    plain = launch("routes", "explain", "--json", "s3://logs/2026/a", odd, env=ROUTES)
+    assert ended(plain) == 0
+    first, second = json.loads(plain.stdout)
+    assert (first["source"], first["destination"]) == ("s3://logs/2026/a", "gs://archive/a")
+    assert (first["route"]["storage_class"], first["passed_over"]) == ("NEARLINE", [])
+    assert (second["destination"], second["route"]["route"]) == ("s3://here/ünï code?#", 3)
+    assert [one["why"] for one in second["passed_over"]] == ["it reads s3://logs", "it reads s3://here"]
+
+
+def test_an_object_that_goes_nowhere_is_explained_with_exit_1(launch: Launcher) -> None:
+    command = launch(
+        "routes", "explain", "s3://logs/2026/a", "s3://logs/2026/tmp/a", "s3://other/a", env=ROUTES
+    )
+    assert ended(command) == 1
+    said = words(command)
+    assert "s3://logs/2026/tmp/a nowhere route 1 does not: excluded by '2026/tmp/*'" in said
+    assert "no route reads s3://other: refused" in said
+    plain = launch("routes", "explain", "--json", "s3://other/a", env=ROUTES)
+    assert ended(plain) == 1
+    assert json.loads(plain.stdout)[0]["destination"] is None
+
+
+def test_a_uri_is_never_cut_in_a_narrow_terminal(launch: Launcher) -> None:
+    command = launch("routes", "explain", "s3://logs/2026/" + "a" * 100, env={**ROUTES, "COLUMNS": "60"})
+    assert ended(command) == 0
+    assert "…" not in command.stdout
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("explain", "s3://logs/x")])
+def test_routes_that_cannot_work_exit_2_with_each_reason(
+    launch: Launcher, arguments: tuple[str, ...]
+) -> None:
+    wrong = [LOGS, LOGS, {"from": "s3://logs/", "to": "gs://archive/", "storage_class": "COLD"}]
+    command = launch("routes", *arguments, env={**BARE, "ROUTES": json.dumps(wrong)})
+    assert ended(command) == 2
+    assert "ROUTES: entry 3: storage_class: must be one that gs:// has" in command.stderr
+    command = launch("routes", *arguments, env={**BARE, "ROUTES": json.dumps(wrong[:2])})
+    assert ended(command) == 2
+    assert "ROUTES: entry 2 (s3://logs/2026/ → gs://archive/) can never take an object" in command.stderr
+    assert command.stdout == ""
+
+
+def test_what_is_no_uri_is_not_explained(launch: Launcher) -> None:
+    command = launch("routes", "explain", "logs/2026/a", env=ROUTES)
+    assert ended(command) == 2
+    assert "s3://BUCKET/KEY" in command.stderr
+
+
+def test_a_file_of_routes_is_read_from_where_the_command_runs(launch: Launcher) -> None:
+    text = "routes:\n- from: s3://logs/\n  to: gs://archive/\n"
+    command = launch(
+        "routes", "list", env={**BARE, "ROUTES_FILE": "routes.yaml"}, files={"routes.yaml": text}
+    )
+    assert ended(command) == 0
+    assert "1 s3://logs/ gs://archive/ everything" in words(command)

@@ -114,7 +114,7 @@ def test_a_message_that_waits_for_a_slot_is_given_back_at_once(site: Site, launc
             site.put("waits", b"body")
             eventually(lambda: site.depth()["in_flight"] == 1, "its message is received")
             daemon.signal()
-            eventually(lambda: site.depth()["visible"] == 1, "its message is given back", limit=5)
+            eventually(lambda: site.depth()["visible"] == 1, "its message is given back", limit=20)
             assert daemon.process.poll() is None
         finally:
             gate.open()

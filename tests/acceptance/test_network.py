@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from consumer.app import open_engine, replicate_objects
+from consumer.app import replicate_objects
+from consumer.engine import open_engine
 from consumer.errors import Kind, ReplicatorError
-from consumer.model import ObjectRef, Outcome, Result
+from consumer.model import ObjectRef, Outcome, Result, Store
+from consumer.routes import Place
 from consumer.settings import Settings
 from tests.doubles.faulty_s3 import FaultyS3
 from tests.doubles.network import Authority, ForwardProxy, TlsFront
@@ -57,7 +59,8 @@ class Network:
     async def refused(self, s3_url: str, gcs_url: str) -> str:
         """What is said of the stores that cannot be asked; nothing has reached S3 then."""
         async with open_engine(_settings(s3_url, gcs_url), Recorder()) as engine:
-            probes = engine.source.probe("bucket"), engine.destination.probe()
+            destination = engine.stores.destination(Place(Store.GCS, "replica"))
+            probes = engine.stores.source(Store.S3).probe("bucket"), destination.probe()
             found = await asyncio.gather(*probes, return_exceptions=True)
         errors = [error for error in found if isinstance(error, ReplicatorError)]
         # Never permanent, which would send messages to the dead letters.

@@ -34,12 +34,16 @@ MISLEADING = {
     "S3_ENDPOINT_URL": "http://127.0.0.1:9",
     "SQS_QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/1/real",
     "STORAGE_EMULATOR_HOST": "127.0.0.1:9",
+    "PUBSUB_EMULATOR_HOST": "127.0.0.1:9",
+    "PUBSUB_SUBSCRIPTION": "projects/real/subscriptions/real",
+    "ROUTES": '[{"from": "s3://real", "to": "gs://real"}]',
     "GOOGLE_APPLICATION_CREDENTIALS": "/nowhere/key.json",
     "LOCALSTACK_HOST": "127.0.0.1:9",
     "USE_SSL": "1",
     "HTTP_PROXY": "http://127.0.0.1:9",
     "http_proxy": "http://127.0.0.1:9",
     "ALL_PROXY": "http://127.0.0.1:9",
+    "grpc_proxy": "http://127.0.0.1:9",
 }
 
 
@@ -99,6 +103,10 @@ class Sandbox:
             return text in self.said
 
         eventually(printed)
+
+    def summary(self) -> dict[str, str]:
+        """The first word of each value of the plain summary, by label."""
+        return dict(re.findall(r"^(\w[\w ]*?) {2,}(\S+)", self.said, re.MULTILINE))
 
     def wait(self) -> int:
         code = self.process.wait(LIMIT_SECONDS)
@@ -161,7 +169,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def test_replicates_generated_objects_and_compares_them_whatever_the_environment(start: Start) -> None:
     sandbox = start("--objects", "25", "--exit", **MISLEADING)
     assert sandbox.wait() == 0, sandbox.said
-    summary = dict(re.findall(r"^(\w[\w ]*?) {2,}(\S+)", sandbox.said, re.MULTILINE))
+    summary = sandbox.summary()
     counts = ("objects", "equal", "missing", "different", "dead letters", "left in queue")
     assert [summary[name] for name in counts] == ["25", "25", "0", "0", "0", "0"]
     assert "warning" not in sandbox.said
@@ -204,6 +212,64 @@ def test_a_terminal_sees_them_arrive_in_a_table(start: Start) -> None:
     assert "All 2 objects are equal" in shown
 
 
+def test_both_ways_each_side_gets_the_objects_of_the_other_and_nothing_goes_round(start: Start) -> None:
+    sandbox = start("--objects", "30", "--exit", "--both-ways", **MISLEADING)
+    assert sandbox.wait() == 0, sandbox.said
+    summary = sandbox.summary()
+    counts = ("objects", "equal", "missing", "different", "loops", "dead letters", "left in queue")
+    assert [summary[name] for name in counts] == ["60", "60", "0", "0", "0", "0", "0"]
+    assert "writes         60 by users, 60 replicas" in sandbox.said
+    assert "no loops" in sandbox.said.splitlines()[-1]
+    assert len(re.findall(r"^arrived +s3 → gs  ", sandbox.said, re.MULTILINE)) == 30
+    assert len(re.findall(r"^arrived +gs → s3  from-gcs/", sandbox.said, re.MULTILINE)) == 30
+    assert "warning" not in sandbox.said
+    assert sandbox.processes() == {}
+    assert list(sandbox.temporary.iterdir()) == []
+
+
+def test_both_ways_it_keeps_running_and_a_file_can_be_dropped_on_either_side(start: Start) -> None:
+    sandbox = start("--both-ways")
+    sandbox.wait_for("Stop: Ctrl-C")
+    assert "gs → s3  from-gcs/names/Zürich – 東京 🗼.jpg" in sandbox.said
+    for put in re.findall(r"^ +python3 (-c .*)$", sandbox.said, re.MULTILINE):
+        subprocess.run([sys.executable, *shlex.split(put)], check=True, timeout=LIMIT_SECONDS)
+    sandbox.wait_for("arrived      s3 → gs  from-python.txt")
+    sandbox.wait_for("arrived      gs → s3  from-python-too.txt")
+    looks = re.findall(r"^ +curl -sSi? '?(http[^ ']+)'?$", sandbox.said, re.MULTILINE)
+    assert len(looks) == 3
+    with httpx.Client(trust_env=False, timeout=LIMIT_SECONDS) as client:
+        for url in looks:
+            assert client.get(url).status_code == 200, url
+        returned = client.get(looks[-1])
+    assert returned.content == b"Hello from the sandbox.\n"
+    assert returned.headers["x-amz-meta-replicator-source"] == "gs://sandbox-replicas/from-gcs/hello.txt"
+    sandbox.interrupt()
+    assert sandbox.wait() == 0
+    assert "Traceback" not in sandbox.said
+    assert sandbox.processes() == {}
+    assert list(sandbox.temporary.iterdir()) == []
+
+
+def test_both_ways_a_terminal_sees_which_way_each_goes(start: Start) -> None:
+    arguments = ("--objects", "30", "--exit", "--both-ways")
+    sandbox = start(*arguments, terminal=True, TERM="xterm-256color", COLUMNS="110", LINES="40")
+    assert sandbox.wait() == 0, sandbox.said
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", sandbox.said)
+    assert re.search(r"✓ +s3 → gs +\S+ +\S+ KiB +md5 +", shown), shown
+    assert re.search(r"✓ +gs → s3 +from-gcs/\S+ +\S+ KiB +checksum +", shown), shown
+    assert re.search(r"GCS ── event ──▶ Pub/Sub ──▶ consumer ── verified ──▶ S3", shown)
+    assert "All 60 objects are equal" in shown
+    assert "no loops" in shown
+
+
+def test_both_ways_no_emulator_outlives_a_killed_sandbox(start: Start) -> None:
+    sandbox = start("--both-ways")
+    eventually(lambda: any(" pubsub " in command for command in sandbox.processes().values()))
+    assert len(sandbox.processes()) >= 4
+    sandbox.process.kill()
+    eventually(lambda: not sandbox.processes())
+
+
 @pytest.mark.emulators
 def test_a_fake_gcs_server_on_the_path_is_used_and_does_not_outlive_it_either(start: Start) -> None:
     path = f"{provisioned_folder('fake-gcs-server')}{os.pathsep}{os.environ['PATH']}"
@@ -211,6 +277,9 @@ def test_a_fake_gcs_server_on_the_path_is_used_and_does_not_outlive_it_either(st
     assert sandbox.wait() == 0, sandbox.said
     assert "(fake-gcs-server)" in sandbox.said
     assert sandbox.processes() == {}
+    both = start("--both-ways", "--objects", "1", "--exit", PATH=path)
+    assert both.wait() == 0, both.said
+    assert "(gcp-storage-emulator)" in both.said
     killed = start(PATH=path)
     killed.wait_for("Stop: Ctrl-C")
     assert any("-backend memory" in command for command in killed.processes().values())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Protocol
 from uuid import uuid4
@@ -13,7 +13,6 @@ from uuid import uuid4
 import boto3
 import pytest
 from botocore.config import Config
-from moto.server import ThreadedMotoServer
 
 from consumer import identity
 from consumer.adapters.aws import AwsCredentials, AwsSession, Endpoints, new_aws_session
@@ -22,8 +21,8 @@ from consumer.adapters.s3 import S3Source
 from consumer.errors import Kind, Reason, ReplicatorError, SourceChanged, SourceGone
 from consumer.model import MIB, Event, ObjectRef
 from consumer.proof import Grade, choose_proof, needs_part_sizes
+from tests.contract.s3_servers import S3Server
 from tests.doubles.faulty_s3 import FaultyS3, composite_checksum, full_checksum
-from tests.emulators import servers
 
 pytestmark = pytest.mark.anyio
 
@@ -130,57 +129,6 @@ class ServerBench:
 
 class Nobody:
     def emit(self, event: Event, /) -> None: ...
-
-
-@dataclass
-class S3Server:
-    """An S3 that answers at `url`, a client of the tests' own, and endpoints resolved once."""
-
-    url: str
-    access_key: str = "test"
-    secret_key: str = field(default="test", repr=False)
-    client: Any = field(init=False)
-    session: AwsSession = field(init=False)
-    endpoints: Endpoints = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.session = new_aws_session("us-east-1", self.access_key, self.secret_key)
-        # Checksums only where a test asks for one.
-        config = Config(
-            s3={"addressing_style": "path"}, proxies={}, request_checksum_calculation="when_required"
-        )
-        self.client = boto3.client(
-            "s3",
-            region_name="us-east-1",
-            endpoint_url=self.url,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            config=config,
-        )
-        self.endpoints = Endpoints(self.session, self.url)
-
-
-@pytest.fixture(scope="session")
-def moto_s3() -> Iterator[S3Server]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        yield S3Server(f"http://{host}:{port}")
-    finally:
-        server.stop()
-
-
-@pytest.fixture(scope="session")
-def minio_s3() -> Iterator[S3Server]:
-    with servers.minio() as server:
-        yield S3Server(server.url, server.access_key, server.secret_key)
-
-
-@pytest.fixture(scope="session")
-def localstack_s3() -> Iterator[S3Server]:
-    with servers.localstack(services=("s3",)) as server:
-        yield S3Server(server.url)
 
 
 @pytest.fixture(scope="session")

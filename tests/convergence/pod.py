@@ -19,11 +19,13 @@ from consumer.model import (
     ObjectRef,
     Outcome,
     QueueDepth,
+    Store,
     UnexpectedError,
 )
 from consumer.pause import Gate
 from consumer.pipeline import Pipeline
 from consumer.ports import LeaseRequest
+from consumer.probes import StoreProbes
 from consumer.replay import Replays
 from consumer.replicate import Replicator
 from consumer.settle import RetryPolicy
@@ -131,7 +133,7 @@ class Pod:
         self._queue = ScheduledQueue(world.queue, scheduler)
         self._slots = Slots(CAPACITY)
         self._leases = LeaseKeeper(self._queue, self.recorder, clock)
-        self._gate = Gate(world.source, world.destination, self._queue, self.recorder, clock)
+        self._gate = Gate(StoreProbes({Store.S3: world.source}, [world.destination]), self.recorder, clock)
         replicator = Replicator(
             world.source, world.destination, MemoryBudget(64 * MIB), self.recorder, policy=policy
         )

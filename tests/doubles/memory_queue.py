@@ -107,6 +107,7 @@ class MemoryQueue:
     max_receive_count: int | None = None
     dlq_maximum_message_size: int = DEFAULT_MAXIMUM_MESSAGE_SIZE
     source: str = "sqs"
+    hold_seconds: float = MAXIMUM_HOLD
     messages: dict[str, StoredMessage] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     acked: list[str] = field(default_factory=list)
@@ -187,7 +188,7 @@ class MemoryQueue:
     async def retry(self, delivery: Delivery, delay: float) -> None:
         await self._enter("retry", delivery)
         message = self._held(delivery)
-        left = MAXIMUM_HOLD - math.ceil(self.clock() - message.received_at)
+        left = self.hold_seconds - math.ceil(self.clock() - message.received_at)
         message.visible_at = self.clock() + max(min(math.ceil(delay), left), 0)
         self.retried.append((delivery.id, delay))
         self._wake()
@@ -279,6 +280,7 @@ class MemoryQueue:
             lease_seconds=self.visibility_timeout,
             attributes=message.attributes,
             source=self.source,
+            hold_seconds=self.hold_seconds,
         )
 
     def _held(self, delivery: Delivery) -> StoredMessage:
@@ -298,7 +300,7 @@ class MemoryQueue:
         except LeaseLost as lost:
             return lost
         until = self.clock() + request.seconds
-        if until - message.received_at > MAXIMUM_HOLD:
+        if until - message.received_at > self.hold_seconds:
             return ReplicatorError(
                 Reason.REFUSED,
                 "the message was held for 12 hours",

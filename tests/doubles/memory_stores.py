@@ -298,6 +298,9 @@ class MemoryDestination:
         self.sessions.append(session)
         return session
 
+    def session_bytes(self, size: int) -> int:
+        return 0
+
     async def delete(self, name: str, if_revision: Revision) -> None:
         await self.steps.reach("delete", name)
         if name in self.objects:

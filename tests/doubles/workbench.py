@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -13,10 +14,13 @@ from urllib.parse import quote_plus
 from consumer.admission import MemoryBudget, Slots
 from consumer.daemon import Daemon
 from consumer.decide import Policy
+from consumer.intake import Intake
 from consumer.lease import LeaseKeeper
-from consumer.model import MIB, Delivery
+from consumer.model import MIB, Delivery, Store
 from consumer.pause import Gate
 from consumer.pipeline import Pipeline
+from consumer.ports import Queue
+from consumer.probes import StoreProbes
 from consumer.replay import Replays
 from consumer.replicate import Replicator
 from consumer.settle import RetryPolicy
@@ -48,7 +52,7 @@ def notification(*records: dict[str, Any] | str) -> str:
 
 @dataclass
 class Workbench:
-    """Make it inside a running virtual-time loop."""
+    """Make it inside a running virtual-time loop. `queue`, `leases` and `pipeline` are those of the first intake."""
 
     capacity: int = 4
     policy: Policy = field(default_factory=Policy)
@@ -56,6 +60,9 @@ class Workbench:
     drain_seconds: float = 25.0
     wait_seconds: float = 20.0
     random: float = 0.0
+    queues: tuple[str, ...] = ("sqs",)
+    instead: Queue | None = None
+    """A queue of another kind, which the daemon has in place of the doubles."""
 
     def __post_init__(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -64,44 +71,56 @@ class Workbench:
         self.source = MemorySource()
         self.source.add_bucket(BUCKET)
         self.destination = MemoryDestination()
-        self.queue = MemoryQueue(
-            clock, wall_clock=lambda: FIRST_MODIFIED + clock() - start, wait_seconds=self.wait_seconds
-        )
+        self.wall_clock = lambda: FIRST_MODIFIED + clock() - start
         self.slots = Slots(self.capacity)
         self.budget = MemoryBudget(64 * MIB)
-        self.gate = Gate(self.source, self.destination, self.queue, self.recorder, clock)
-        self.leases = LeaseKeeper(self.queue, self.recorder, clock)
+        probes = StoreProbes({Store.S3: self.source}, [self.destination])
+        self.gate = Gate(probes, self.recorder, clock)
         self.replicator = Replicator(
             self.source, self.destination, self.budget, self.recorder, policy=self.policy
         )
-        self.pipeline = Pipeline(
-            self.queue,
-            self.replicator,
-            self.leases,
-            self.slots,
-            self.gate,
-            self.recorder,
-            retry_policy=self.retry_policy,
-            clock=clock,
-            wall_clock=self.queue.wall_clock,
-            random=lambda: self.random,
+        self.doubles: list[MemoryQueue] = []
+        self.intakes = [self._intake(name, clock) for name in self.queues]
+        self.queue, self.pipeline, self.leases = (
+            self.doubles[0],
+            self.intakes[0].pipeline,
+            self.intakes[0].leases,
         )
         self.replays = Replays(self.replicator, self.slots, self.gate, self.recorder, origin="http")
         self.daemon = Daemon(
-            self.queue,
-            self.pipeline,
+            self.intakes,
             self.replays,
-            self.leases,
             self.gate,
             self.slots,
             self.recorder,
             render_metrics=lambda: (b"metrics", "text/plain"),
             bucket_allowed=lambda bucket: bucket == BUCKET,
-            sweep=partial(keep_swept, self.destination, self.recorder, self.queue.wall_clock),
+            sweep=partial(keep_swept, [self.destination], [], self.recorder, self.wall_clock),
             drain_seconds=self.drain_seconds,
             clock=clock,
-            wall_clock=self.queue.wall_clock,
+            wall_clock=self.wall_clock,
         )
+
+    def _intake(self, name: str, clock: Callable[[], float]) -> Intake:
+        queue = MemoryQueue(clock, wall_clock=self.wall_clock, wait_seconds=self.wait_seconds, source=name)
+        self.doubles.append(queue)
+        return self._intake_of(self.instead or queue, clock)
+
+    def _intake_of(self, queue: Queue, clock: Callable[[], float]) -> Intake:
+        leases = LeaseKeeper(queue, self.recorder, clock)
+        pipeline = Pipeline(
+            queue,
+            self.replicator,
+            leases,
+            self.slots,
+            self.gate,
+            self.recorder,
+            retry_policy=self.retry_policy,
+            clock=clock,
+            wall_clock=self.wall_clock,
+            random=lambda: self.random,
+        )
+        return Intake(queue, pipeline, leases)
 
     # --- one delivery at a time -------------------------------------------------------------------------------
 
@@ -124,12 +143,12 @@ class Workbench:
 
     def assert_at_rest(self) -> None:
         """Nothing is held any more: slots, memory, leases, streams."""
-        assert self.pipeline.in_flight == 0
+        assert not any(intake.pipeline.in_flight for intake in self.intakes)
         assert self.slots.active == 0
         assert self.slots.free == self.slots.capacity
         assert self.budget.used == 0
         assert self.source.open_streams == 0
-        assert not self.leases._held
+        assert not any(intake.leases._held for intake in self.intakes)
 
     def replicated(self, key: str) -> bytes | None:
         """The bytes that the destination holds for a key."""

@@ -31,6 +31,27 @@ LOG_TAIL_LINES = 25
 MINIO_MODULE = "github.com/minio/minio"
 FAKE_GCS_MODULE = "github.com/fsouza/fake-gcs-server"
 RCLONE_MODULE = "github.com/rclone/rclone"
+PUBSUB_PACKAGE = "cloud.google.com/go/pubsub/v2/pstest"
+# Google ships its in-memory Pub/Sub as a package for Go's tests; this makes a server of it.
+PSTEST_PROGRAM = """package main
+
+import (
+\t"fmt"
+\t"os"
+\t"strconv"
+
+\t"cloud.google.com/go/pubsub/v2/pstest"
+)
+
+func main() {
+\tport, err := strconv.Atoi(os.Args[1])
+\tif err != nil {
+\t\tpanic(err)
+\t}
+\tfmt.Println(pstest.NewServerWithPort(port).Addr)
+\tselect {}
+}
+"""
 # The goal is named with its version, so that no Maven default decides what runs.
 MAVEN_COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 JAVA_MINIMUM = 17
@@ -203,6 +224,19 @@ def _go_install(recipe: Recipe, folder: Path, log: Path) -> None:
     _run(command, log, {"GOBIN": str(folder)})
 
 
+def _go_program(recipe: Recipe, folder: Path, log: Path) -> None:
+    go = _tool("go", "the Go toolchain")
+    log.unlink(missing_ok=True)
+    package, version, program = recipe.pins
+    sources = folder / "sources"
+    sources.mkdir()
+    (sources / "main.go").write_text(program, encoding="utf-8")
+    (sources / "go.mod").write_text(f"module {recipe.name}\n", encoding="utf-8")
+    _run([go, "-C", str(sources), "get", f"{package}@{version}"], log)
+    built = str(folder / recipe.entry)
+    _run([go, "-C", str(sources), "build", "-ldflags", "-s -w", "-o", built, "."], log)
+
+
 def _maven_jars(recipe: Recipe, folder: Path, log: Path) -> None:
     mvn = _tool("mvn", "Apache Maven")
     java()
@@ -276,6 +310,14 @@ RECIPES: Mapping[str, Recipe] = {
             build=_go_install,
             pins=(RCLONE_MODULE, "v1.76.0"),
             on_demand=True,
+        ),
+        Recipe(
+            name="pstest",
+            title="Pub/Sub pstest",
+            version="2.8.1",
+            entry="pstest",
+            build=_go_program,
+            pins=(PUBSUB_PACKAGE, "v2.8.1", PSTEST_PROGRAM),
         ),
         Recipe(
             name="elasticmq",

@@ -40,7 +40,7 @@ POLL_SECONDS = 0.05
 PROBE_SECONDS = 5.0
 LOG_TAIL_LINES = 40
 START_ATTEMPTS = 3
-# What each of the four servers logs when somebody else has its port.
+# What each of the servers logs when somebody else has its port.
 PORT_LOST = "already in use"
 
 # The server is to die with the test process, even when that is killed. The request to the kernel is made by
@@ -79,6 +79,11 @@ class RunningServer:
     region: str
     pid: int
     log_path: Path
+
+    @property
+    def address(self) -> str:
+        """Host and port alone, as `PUBSUB_EMULATOR_HOST` has them."""
+        return self.url.removeprefix("http://")
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,22 @@ def fake_gcs_server() -> Iterator[RunningServer]:
         )
 
     with _served("fake-gcs-server", start, "", "") as server:
+        yield server
+
+
+@contextmanager
+def pubsub() -> Iterator[RunningServer]:
+    """Google's in-memory Pub/Sub (`pstest`) without topics; gRPC without TLS at `address`. It asks for no credentials.
+
+    Not to be trusted for: exactly-once delivery (an outdated ack id is taken in silence), a pull that waits (it
+    answers after half a second), the retry policy, IAM, and the limits of requests.
+    """
+    binary = provisioned_folder("pstest") / "pstest"
+
+    def start(port: int, _folder: Path) -> _Start:
+        return _Start(command=[str(binary), str(port)], env={}, ready=lambda: _accepts(port))
+
+    with _served("pstest", start, "", "") as server:
         yield server
 
 
@@ -329,6 +350,15 @@ def _free_port() -> int:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _accepts(port: int) -> bool:
+    """Whether somebody listens: for a server that does not speak HTTP/1."""
+    try:
+        with socket.create_connection((HOST, port), PROBE_SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 def _get(port: int, path: str) -> tuple[int, bytes]:

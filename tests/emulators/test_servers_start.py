@@ -16,13 +16,19 @@ from typing import Any, Literal
 from urllib.parse import unquote_plus, urlencode
 
 import boto3
+import grpc
 import pytest
 from botocore.config import Config
+from google.pubsub_v1.services.publisher import PublisherAsyncClient
+from google.pubsub_v1.services.publisher.transports import PublisherGrpcAsyncIOTransport
+from google.pubsub_v1.services.subscriber import SubscriberAsyncClient
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncIOTransport
+from google.pubsub_v1.types import PubsubMessage
 
 from tests.emulators import provision, servers
 from tests.emulators.servers import RunningServer
 
-pytestmark = pytest.mark.emulators
+pytestmark = [pytest.mark.emulators, pytest.mark.anyio]
 
 PATIENCE_SECONDS = 30.0
 
@@ -36,6 +42,12 @@ def minio() -> Iterator[RunningServer]:
 @pytest.fixture(scope="module")
 def fake_gcs() -> Iterator[RunningServer]:
     with servers.fake_gcs_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pubsub() -> Iterator[RunningServer]:
+    with servers.pubsub() as server:
         yield server
 
 
@@ -77,6 +89,26 @@ def test_fake_gcs_server_refuses_a_second_upload_at_generation_0(fake_gcs: Runni
     assert (first, second, at_its_generation) == (200, 412, 200)
     # The links it hands out (resumable sessions are such) lead back to this very server.
     assert json.loads(created)["mediaLink"].startswith(fake_gcs.url)
+
+
+async def test_pstest_delivers_a_message_until_it_is_acknowledged(pubsub: RunningServer) -> None:
+    topic, subscription = "projects/p/topics/round-trip", "projects/p/subscriptions/round-trip"
+    async with grpc.aio.insecure_channel(pubsub.address) as channel:
+        publisher = PublisherAsyncClient(transport=PublisherGrpcAsyncIOTransport(channel=channel))
+        subscriber = SubscriberAsyncClient(transport=SubscriberGrpcAsyncIOTransport(channel=channel))
+        await publisher.create_topic(name=topic)
+        await subscriber.create_subscription(name=subscription, topic=topic)
+        await publisher.publish(topic=topic, messages=[PubsubMessage(data=b"hello", attributes={"a": "b"})])
+
+        (received,) = (await subscriber.pull(subscription=subscription, max_messages=10)).received_messages
+        assert (received.message.data, dict(received.message.attributes)) == (b"hello", {"a": "b"})
+        await subscriber.modify_ack_deadline(
+            subscription=subscription, ack_ids=[received.ack_id], ack_deadline_seconds=0
+        )
+        (again,) = (await subscriber.pull(subscription=subscription, max_messages=10)).received_messages
+        assert again.message.message_id == received.message.message_id
+        await subscriber.acknowledge(subscription=subscription, ack_ids=[again.ack_id])
+        assert not (await subscriber.pull(subscription=subscription, max_messages=10)).received_messages
 
 
 def test_elasticmq_delivers_a_message_until_it_is_deleted(elasticmq: RunningServer) -> None:

@@ -230,11 +230,11 @@ def quick(daemon_aws_session: AwsSession, tls: ssl.SSLContext, monkeypatch: pyte
 
     async def no_sidecar(*_: object) -> None: ...
 
-    monkeypatch.setattr("consumer.app.new_aws_session", lambda *_: daemon_aws_session)
+    monkeypatch.setattr("consumer.stores.new_aws_session", lambda *_: daemon_aws_session)
     monkeypatch.setattr(App, "_serve", no_sidecar)
     monkeypatch.setattr(ssl, "create_default_context", lambda: tls)
-    monkeypatch.setattr("consumer.daemon._LONGEST_RECEIVE_WAIT", 0.05)
-    monkeypatch.setattr("consumer.pause.FIRST_PROBE_SECONDS", 0.02)
-    monkeypatch.setattr("consumer.pause.LONGEST_PROBE_SECONDS", 0.05)
+    monkeypatch.setattr("consumer.intake._LONGEST_RECEIVE_WAIT", 0.05)
+    monkeypatch.setattr("consumer.door.FIRST_PROBE_SECONDS", 0.02)
+    monkeypatch.setattr("consumer.door.LONGEST_PROBE_SECONDS", 0.05)
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)

@@ -23,6 +23,7 @@ from consumer.names import PROBE_NAME
 from consumer.parallel import GiantCopies
 from consumer.parts import PartSizes
 from consumer.pause import Gate
+from consumer.probes import StoreProbes
 from consumer.replicate import Replicator
 from consumer.transfer import CHUNK, STREAM_RESERVATION
 from tests.doubles.gcs_wire import crc32c
@@ -472,12 +473,12 @@ async def test_a_trouble_of_the_source_is_not_the_destinations(lab: Lab) -> None
     """The gate tells the sides apart by the operation."""
     lab.gcs.inject(Fault(status=503, times=FOR_EVER))
     lab.destination.steps.fail("probe", AssertionError("the destination was asked"))
-    queue = None
-    gate = Gate(lab.source, lab.destination, queue, lab.recorder, asyncio.get_running_loop().time)
+    probes = StoreProbes({Store.GCS: lab.source}, [lab.destination])
+    gate = Gate(probes, lab.recorder, asyncio.get_running_loop().time)
     outcome = await lab.replicate()
     assert outcome.failure is not None
 
-    judged = await gate.judge(outcome.failure, BUCKET)
+    judged = await gate.judge(outcome.failure, f"gs://{BUCKET}", "gs://replicas")
 
     assert (judged.reason, judged.kind) == (Reason.SERVER_ERROR, Kind.UNAVAILABLE)
     assert not gate.is_open()

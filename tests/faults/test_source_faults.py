@@ -55,7 +55,7 @@ async def test_keys_that_expired_are_looked_for_once_more(lab: Lab) -> None:
     lab.s3.put(SOURCE, KEY, DATA)
     lab.s3.inject(S3Fault(status=403, code="ExpiredToken"))
     session = Rotating("us-east-1")
-    lab.source._credentials = AwsCredentials(session)
+    lab.source._requests._credentials = AwsCredentials(session)
 
     outcome = await lab.replicate()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from unittest.mock import patch
@@ -9,11 +10,12 @@ from urllib.parse import quote, urlsplit
 
 import botocore.auth
 from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.adapters.sigv4 import EMPTY_SHA256, AwsKeys, Signer, quote_key
+from consumer.adapters.sigv4 import EMPTY_SHA256, UNSIGNED_PAYLOAD, AwsKeys, Signer, quote_key
 
 _KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60) | st.sampled_from(
     ["a/../b", "//", "./.", "a b", "+", "%", "%2B", "~", "a+b%20c", "ü/€", "?q=1#f", " ", "/", "a//"]
@@ -102,6 +104,51 @@ def test_the_signature_is_botocore_s(
 
     assert ours == botocore_headers(method, host, path, query, keys, region, now, extra)
     assert ours["x-amz-content-sha256"] == EMPTY_SHA256
+
+
+@given(
+    method=st.sampled_from(["PUT", "POST", "DELETE"]),
+    key=_KEYS,
+    body=st.binary(max_size=400),
+    unsigned=st.booleans(),
+    values=st.dictionaries(
+        st.sampled_from(["if-match", "if-none-match", "content-type", "cache-control", "x-amz-meta-a"]),
+        st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60),
+    ),
+    secret=_ASCII,
+    token=_TOKENS,
+    region=_REGIONS,
+    now=_MOMENTS,
+)
+def test_the_signature_of_a_write_is_botocore_s(
+    method: str,
+    key: str,
+    body: bytes,
+    unsigned: bool,
+    values: dict[str, str],
+    secret: str,
+    token: str | None,
+    region: str,
+    now: datetime,
+) -> None:
+    """Whatever spaces the values of the headers hold."""
+    keys = AwsKeys("AKIDEXAMPLE", secret, token)
+    host, path = "127.0.0.1:9000", f"/bucket/{quote_key(key)}"
+    request = AWSRequest(
+        method=method, url=f"https://{host}{path}?uploadId=a", headers={"host": host, **values}, data=body
+    )
+    request.context["client_config"] = Config(s3={"payload_signing_enabled": not unsigned})
+    with patch("botocore.auth.get_current_datetime", return_value=now.replace(tzinfo=None)):
+        credentials = Credentials(keys.access_key, keys.secret_key, keys.token)
+        botocore.auth.S3SigV4Auth(credentials, "s3", region).add_auth(request)
+    theirs = {name.lower(): str(value) for name, value in request.headers.items()}
+
+    payload = UNSIGNED_PAYLOAD if unsigned else hashlib.sha256(body).hexdigest()
+    ours = SIGNER.headers(
+        method, host, path, keys, region, now, query="uploadId=a", headers=values, payload=payload
+    )
+
+    assert ours == theirs
 
 
 @given(

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.doubles.memory_queue import MemoryQueue
 from tests.doubles.virtual_time import idle
 from tests.doubles.workbench import BUCKET, Workbench, notification
 
@@ -34,8 +35,8 @@ async def running(bench: Workbench) -> AsyncIterator[Running]:
     bench.assert_at_rest()
 
 
-def send(bench: Workbench, *keys: str) -> None:
+def send(bench: Workbench, *keys: str, to: MemoryQueue | None = None) -> None:
     """An object each, and a message about it."""
     for key in keys:
         bench.source.put(BUCKET, key, key.encode())
-        bench.queue.send(notification(key))
+        (to or bench.queue).send(notification(key))

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from consumer.daemon import MOST_POLLERS, RECEIVE_MOST
 from consumer.errors import Reason, ReplicatorError
+from consumer.intake import MOST_POLLERS, RECEIVE_MOST
 from consumer.model import (
     Delivery,
     Failure,
@@ -32,6 +32,7 @@ from tests.unit.running_daemon import Running, running, send
 pytestmark = pytest.mark.anyio
 
 DOWN = ReplicatorError(Reason.SERVER_ERROR, "SQS is down", operation="sqs:ReceiveMessage")
+NO_BUCKET = ReplicatorError(Reason.SOURCE_BUCKET_MISSING, "no such bucket", operation="s3:GetObject")
 NO_QUEUE = ReplicatorError(Reason.QUEUE_MISSING, "no such queue", operation="sqs:ReceiveMessage")
 
 
@@ -164,8 +165,7 @@ async def test_a_pause_before_the_receive_gives_the_reserved_slots_back(
     for _ in range(2):
         await bench.slots.acquire()  # the poller waits a moment for a second slot
     async with running(bench) as daemon:
-        bench.gate.close(Failure.of(NO_QUEUE))
-        bench.queue.fail("probe", NO_QUEUE, times=None)
+        await bench.gate.judge(Failure.of(NO_BUCKET), "s3://gone", "gs://replicas")
         await asyncio.sleep(10)
         assert receives.asked == []
         assert bench.slots.free == 1
@@ -217,12 +217,12 @@ async def test_one_message_s_defect_does_not_stop_the_others(
     bench = Workbench()
     handle = bench.pipeline.handle
 
-    async def break_down_once(delivery: Delivery) -> None:
+    async def break_down_once(delivery: Delivery, patience: float | None) -> None:
         if delivery.id == "message-1" and delivery.receive_count == 1:
             await bench.slots.use_reserved()
             bench.slots.release_used()
             raise defect
-        await handle(delivery)
+        await handle(delivery, patience)
 
     monkeypatch.setattr(bench.pipeline, "handle", break_down_once)
     send(bench, *"abc")
@@ -233,7 +233,7 @@ async def test_one_message_s_defect_does_not_stop_the_others(
 
 async def test_of_several_daemons_in_a_pod_one_asks_for_the_depth() -> None:
     bench = Workbench()
-    bench.daemon._watches_queue = False
+    bench.daemon._watches_queues = False
     async with running(bench):
         await asyncio.sleep(95)
     assert bench.recorder.of(QueueDepth) == []

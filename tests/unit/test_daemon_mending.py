@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from consumer.daemon import GIVE_UP_SECONDS, MOST_POLLERS, STALLED_AFTER_SECONDS
 from consumer.errors import Reason, ReplicatorError
+from consumer.intake import GIVE_UP_SECONDS, MOST_POLLERS, STALLED_AFTER_SECONDS
 from consumer.model import (
     Delivery,
     LeaseEnded,
@@ -189,7 +189,7 @@ async def test_a_poller_whose_wake_up_was_lost_is_mended(monkeypatch: pytest.Mon
         assert red[-1] < STALLED_AFTER_SECONDS + 10
         assert not bench.queue.messages
     assert [str(event.error) for event in bench.recorder.of(UnexpectedError)] == [
-        f"nothing was received for {STALLED_AFTER_SECONDS:.0f} s though it could be",
+        f"sqs: nothing was received for {STALLED_AFTER_SECONDS:.0f} s though it could be",
         "it was cancelled",
     ]
 

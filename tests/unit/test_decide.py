@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 from consumer import decide as table
 from consumer import identity
 from consumer.decide import (
+    NEWER_AT_DESTINATION,
+    OWN_REPLICA,
     Compare,
     Copy,
     Decision,
@@ -26,7 +29,17 @@ from consumer.decide import (
     may_be_marked,
 )
 from consumer.errors import Kind, Reason
-from consumer.model import ABSENT, EventKind, ObjectEvent, ObjectRef, Replica, Result, SourceObject, Store
+from consumer.model import (
+    ABSENT,
+    CarriedMetadata,
+    EventKind,
+    ObjectEvent,
+    ObjectRef,
+    Replica,
+    Result,
+    SourceObject,
+    Store,
+)
 from tests.doubles.memory_stores import crc32c
 
 REF = ObjectRef("source", "a/key")
@@ -213,7 +226,7 @@ class TestAnsweredBefore:
     )
 
     def test_the_event_that_the_replica_was_created_for(self) -> None:
-        done = decide_unread(self.EVENT, self.MARKED, Policy())
+        done = decide_unread(self.EVENT, self.MARKED, Policy(), DESTINATION)
         assert done == Done(Result.ALREADY_REPLICATED, Reason.SAME_EVENT)
 
     @pytest.mark.parametrize(
@@ -236,21 +249,21 @@ class TestAnsweredBefore:
         ids=str,
     )
     def test_any_other_event(self, change: dict[str, Any]) -> None:
-        assert decide_unread(replace(self.EVENT, **change), self.MARKED, Policy()) is None
+        assert decide_unread(replace(self.EVENT, **change), self.MARKED, Policy(), DESTINATION) is None
 
     def test_nothing_is_there(self) -> None:
-        assert decide_unread(self.EVENT, None, Policy()) is None
+        assert decide_unread(self.EVENT, None, Policy(), DESTINATION) is None
 
     def test_a_replica_without_a_mark(self) -> None:
-        assert decide_unread(self.EVENT, OURS, Policy()) is None
+        assert decide_unread(self.EVENT, OURS, Policy(), DESTINATION) is None
 
     def test_a_mark_on_a_replica_of_another_state(self) -> None:
         older = {**self.MARKED.metadata, "replicator-etag": "0" * 32}
-        assert decide_unread(self.EVENT, replace(self.MARKED, metadata=older), Policy()) is None
+        assert decide_unread(self.EVENT, replace(self.MARKED, metadata=older), Policy(), DESTINATION) is None
 
     def test_never_with_deletes_propagated(self) -> None:
         """The writer may have died before it looked whether the source was still there."""
-        assert decide_unread(self.EVENT, self.MARKED, Policy(replicate_deletes=True)) is None
+        assert decide_unread(self.EVENT, self.MARKED, Policy(replicate_deletes=True), DESTINATION) is None
 
     @pytest.mark.parametrize(
         ("replaced", "policy", "may"),
@@ -270,6 +283,13 @@ class TestBothWays:
     REPLICA = replace(SOURCE, replica_of=DESTINATION)
     ORIGINAL = replace(DIFFERENT, modified=SOURCE.last_modified)
 
+    THERE = replace(DIFFERENT, modified=SOURCE.last_modified)
+    MADE_OF_IT: Mapping[str, str] = {
+        "replicator-source": DESTINATION,
+        "replicator-generation": str(THERE.revision),
+        "replicator-last-modified": "2023-11-14T22:13:20Z",
+    }
+
     @pytest.mark.parametrize("replica", [None, OURS, DIFFERENT, FOREIGN, ANOTHER_BUCKETS], ids=str)
     @pytest.mark.parametrize("policy", [POLICY, *POLICIES], ids=str)
     @pytest.mark.parametrize("kind", HINTS)
@@ -278,6 +298,59 @@ class TestBothWays:
     ) -> None:
         decision = decide(event(kind), self.REPLICA, replica, policy)
         assert decision == Done(Result.IGNORED, Reason.OWN_REPLICA)
+
+    def test_what_was_made_of_this_very_state_is_left_alone(self) -> None:
+        source = replace(self.REPLICA, made_of=self.MADE_OF_IT)
+        assert decide(event(EventKind.CREATED), source, self.THERE, self.POLICY) == OWN_REPLICA
+
+    @pytest.mark.parametrize(
+        "there",
+        [
+            replace(THERE, revision=10),
+            replace(THERE, modified=SOURCE.last_modified + 1),
+            replace(THERE, carried=CarriedMetadata(user={"meta": "other"})),
+        ],
+        ids=["revision", "time", "metadata"],
+    )
+    @pytest.mark.parametrize(
+        ("policy", "decision"), [(POLICY, NEWER_AT_DESTINATION), (Policy(), OWN_REPLICA)]
+    )
+    def test_what_was_made_of_an_earlier_state_is_brought_up_to_date(
+        self, policy: Policy, decision: Decision, there: Replica
+    ) -> None:
+        made_of = {
+            **self.MADE_OF_IT,
+            "replicator-metadata-digest": identity.metadata_digest(CarriedMetadata()),
+        }
+        source = replace(self.REPLICA, made_of=made_of)
+        assert decide(event(EventKind.CREATED), source, there, policy) == decision
+
+    @pytest.mark.parametrize(("seconds", "copies"), [(-1, True), (0, False), (1, False)])
+    def test_of_two_that_were_made_of_each_other_the_later_writer_counts(
+        self, seconds: int, copies: bool
+    ) -> None:
+        older = replace(SOURCE, revision="1" * 32, last_modified=SOURCE.last_modified + seconds)
+        there = replace(DIFFERENT, metadata=identity.identity(older))
+        source = replace(self.REPLICA, made_of={**self.MADE_OF_IT, "replicator-generation": "8"})
+        forth = decide(event(EventKind.CREATED), source, there, self.POLICY)
+        assert forth == (Copy(there.revision) if copies else NEWER_AT_DESTINATION)
+
+    def test_what_is_there_was_made_of_this_very_state(self) -> None:
+        source = replace(self.REPLICA, made_of={**self.MADE_OF_IT, "replicator-generation": "8"})
+        decision = decide(event(EventKind.CREATED), source, OURS, self.POLICY)
+        assert decision == Done(Result.ALREADY_REPLICATED, Reason.SAME_IDENTITY)
+
+    def test_an_event_that_tells_of_a_replica_needs_no_look_at_it(self) -> None:
+        told = replace(event(EventKind.CREATED), replica_of=DESTINATION, made_of=self.MADE_OF_IT)
+        assert decide_unread(told, self.THERE, self.POLICY, DESTINATION) == OWN_REPLICA
+        assert decide_unread(told, None, self.POLICY, DESTINATION) == OWN_REPLICA
+        assert decide_unread(told, replace(self.THERE, revision=10), self.POLICY, DESTINATION) is None
+        assert decide_unread(told, self.THERE, self.POLICY, "gs://elsewhere/a/key") is None
+
+    @pytest.mark.parametrize("change", [{"made_of": {}}, {"kind": EventKind.DELETED}], ids=str)
+    def test_an_event_that_does_not_tell_enough(self, change: dict[str, Any]) -> None:
+        told = replace(event(EventKind.CREATED), replica_of=DESTINATION, made_of=self.MADE_OF_IT)
+        assert decide_unread(replace(told, **change), self.THERE, self.POLICY, DESTINATION) is None
 
     def test_what_was_made_of_something_else_is_copied(self) -> None:
         source = replace(SOURCE, replica_of="gs://elsewhere/a/key")
@@ -306,6 +379,16 @@ class TestBothWays:
     def test_equal_originals_are_left_as_they_are(self) -> None:
         there = replace(FOREIGN, modified=SOURCE.last_modified + 1)
         assert decide(event(EventKind.CREATED), SOURCE, there, self.POLICY) == Done(
+            Result.ADOPTED, Reason.SAME_CONTENT
+        )
+
+    @pytest.mark.parametrize(("seconds", "copies"), [(-1, True), (1, False)])
+    def test_equal_originals_with_other_metadata_are_rivals(self, seconds: int, copies: bool) -> None:
+        carried = CarriedMetadata(content_type="text/plain")
+        there = replace(FOREIGN, modified=SOURCE.last_modified + seconds, carried=carried)
+        decision = decide(event(EventKind.CREATED), SOURCE, there, self.POLICY)
+        assert decision == (Copy(there.revision) if copies else NEWER_AT_DESTINATION)
+        assert decide(event(EventKind.CREATED), SOURCE, there, Policy()) == Done(
             Result.ADOPTED, Reason.SAME_CONTENT
         )
 

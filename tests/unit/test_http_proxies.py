@@ -176,6 +176,20 @@ async def test_a_proxy_that_refuses_is_named_without_its_password(
         await ended(proxy.peers[0].over.wait())
 
 
+async def test_a_proxy_that_wants_a_password_is_no_answer_of_the_endpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with talking(answering(b"HTTP/1.1 407 No\r\nContent-Length: 4\r\n\r\nhelp")) as (client, proxy):
+        monkeypatch.setenv("HTTP_PROXY", f"http://name:hidden@127.0.0.1:{proxy.port}")
+        with pytest.raises(ReplicatorError) as caught:
+            await fetch(client, "http://host.example/")
+        error = caught.value
+        assert (error.reason, error.operation) == (Reason.ENDPOINT_UNREACHABLE, "op")
+        assert "407 instead of host.example:80" in error.message
+        assert "the proxy's user name and password" in error.hint
+        await ended(proxy.peers[0].over.wait())
+
+
 async def hang_up(peer: Peer) -> None:
     await peer.head()
     peer.close()

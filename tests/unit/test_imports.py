@@ -34,6 +34,7 @@ HEAVY = (
     *("google.auth", "google.oauth2", "google.cloud", "google.api_core", "requests", "cryptography"),
     *("rich", "pygments", "typer", "pydantic_settings"),
     *("moto", "localstack_client", "gcp_storage_emulator", "consumer.sandbox", "consumer.cli"),
+    *("grpc", "google.protobuf", "google.pubsub_v1", "consumer.adapters.pubsub_calls"),
     *("redis", "email_validator", "httpx", "jinja2", "yaml", "numpy"),
 )
 
@@ -49,6 +50,15 @@ def imported() -> set[str]:
 def test_the_daemon_starts_without(heavy: str, imported: set[str]) -> None:
     assert "consumer.app" in imported
     assert not {name for name in imported if name == heavy or name.startswith(heavy + ".")}
+
+
+def test_google_s_client_comes_with_the_calls_to_pub_sub_alone() -> None:
+    """Everything else about a subscription can be imported where none is configured."""
+    code = (
+        "import sys, consumer.adapters.pubsub, consumer.subscription_checks;"
+        "sys.exit(any(name.partition('.')[0] in ('grpc', 'google') for name in sys.modules))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_rich_is_there_where_it_is_asked_for() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from consumer.errors import Kind, Reason, ReplicatorError
+from consumer.model import Store
 from consumer.names import TEMPORARY_PREFIX, destination_name, is_bucket_name, is_temporary
 
 
@@ -65,6 +66,35 @@ def test_a_forbidden_name_is_a_permanent_failure_that_says_why(prefix: str, key:
     assert says in caught.value.message
     assert caught.value.hint
     assert str(caught.value).isascii()
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["a\nb", ".", "./a", "a/../b", "a/b/../../c", "//../x", ".well-known/acme-challenge/token", "é" * 512],
+)
+def test_s3_takes_names_that_cloud_storage_does_not(key: str) -> None:
+    assert destination_name("", key, Store.S3) == key
+
+
+@pytest.mark.parametrize(
+    ("prefix", "key", "says"),
+    [
+        ("", "", "empty"),
+        ("", "..", "above the bucket"),
+        ("", "../a", "above the bucket"),
+        ("", "a/../../b", "above the bucket"),
+        ("", "./../a", "above the bucket"),
+        ("p", "é" * 512, "1025 bytes"),
+        ("", "a\ud800b", "surrogate"),
+        ("", TEMPORARY_PREFIX + "x", "temporary"),
+    ],
+)
+def test_s3_forbids_names_in_its_own_way(prefix: str, key: str, says: str) -> None:
+    with pytest.raises(ReplicatorError) as caught:
+        destination_name(prefix, key, Store.S3)
+    assert (caught.value.reason, caught.value.kind) == (Reason.NAME_NOT_ALLOWED, Kind.PERMANENT)
+    assert says in caught.value.message
+    assert "Cloud Storage" not in caught.value.message
 
 
 def test_a_prefix_rescues_what_only_the_whole_name_forbids() -> None:

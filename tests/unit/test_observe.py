@@ -408,6 +408,8 @@ def test_measurements_are_metrics_without_a_line(outside: Outside) -> None:
     assert outside.lines() == []
     outside.telemetry.emit(QueueDepth(0, 0, 0, None))
     assert math.isnan(outside.samples()["dlq_messages"])
+    outside.telemetry.emit(QueueDepth(None, None, None, 1))
+    assert math.isnan(outside.samples()["queue_messages{state=visible}"])
 
 
 def test_every_typed_event_is_covered() -> None:
@@ -489,6 +491,36 @@ def test_resuming_clears_every_reason(outside: Outside) -> None:
     paused = {name: value for name, value in outside.samples().items() if name.startswith("paused")}
     assert len(paused) > 5
     assert set(paused.values()) == {0.0}
+
+
+def test_of_two_queues_the_one_that_was_silent_for_longest_is_told(outside: Outside) -> None:
+    for source, at in (("sqs", NOW), ("pubsub", NOW + 5), ("sqs", NOW + 10)):
+        outside.telemetry.emit(PollCompleted(source, at))
+    assert outside.samples()["last_poll_timestamp_seconds"] == NOW + 5
+
+
+def test_a_pause_of_one_queue_is_told_beside_that_of_all(outside: Outside) -> None:
+    outside.emit(Paused(GONE))
+    changes = outside.emit(Paused(Failure(Kind.UNAVAILABLE, Reason.QUEUE_MISSING, "no queue"), "pubsub"))
+    assert changes == {"paused{reason=queue_missing}": 1}
+    assert outside.emit(Resumed(Reason.QUEUE_MISSING, 1.0, "pubsub")) == {"paused{reason=queue_missing}": -1}
+    assert outside.emit(Paused(GONE, "pubsub")) == {}
+    assert outside.emit(Resumed(Reason.CREDENTIALS, 1.0)) == {}, "the queue still waits for the same"
+    assert [(line["event"], line.get("queue")) for line in outside.lines()] == [
+        ("paused", None),
+        ("paused", "pubsub"),
+        ("resumed", "pubsub"),
+        ("paused", "pubsub"),
+        ("resumed", None),
+    ]
+
+
+def test_what_no_queue_can_tell_is_unknown_not_none(outside: Outside) -> None:
+    outside.telemetry.emit(QueueDepth(5, 2, 1, 3))
+    outside.telemetry.emit(QueueDepth(None, None, None, None))
+    told = [value for name, value in outside.samples().items() if name.startswith(("queue_mess", "dlq_mess"))]
+    assert len(told) == 4
+    assert all(map(math.isnan, told))
 
 
 def test_neither_receipt_handle_nor_body_is_logged(outside: Outside) -> None:

@@ -739,7 +739,7 @@ async def test_a_failed_read_leaves_nothing_at_the_destination() -> None:
 async def test_an_unavailable_failure_with_an_open_gate_goes_back_at_once() -> None:
     # Other buckets work, so nothing pauses for the one that is missing.
     bench = Workbench()
-    bench.gate.succeeded("another")
+    bench.gate.succeeded("s3://another", "gs://replicas")
     await bench.handle(notification(record("a", bucket="missing")))
     assert now() - 1000 < 1
     assert settled(bench).settlement is Settlement.RETRIED

@@ -6,11 +6,13 @@ import asyncio
 import io
 import json
 import os
+import re
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -19,16 +21,28 @@ from rich.console import Console
 
 import consumer.sandbox as package
 from consumer.errors import Reason, ReplicatorError
-from consumer.model import EventKind, Failure, ObjectEvent, ObjectFinished, ObjectRef, Outcome, Result
+from consumer.model import (
+    EventKind,
+    Failure,
+    ObjectEvent,
+    ObjectFinished,
+    ObjectRef,
+    Outcome,
+    Result,
+    Store,
+)
 from consumer.sandbox import words
 from consumer.sandbox.arrivals import Arrival, Arrivals, Stalled, State
-from consumer.sandbox.clouds import Backlog, Clouds
-from consumer.sandbox.compare import Comparison, Verdict
-from consumer.sandbox.samples import Sample, generated, samples
+from consumer.sandbox.clouds import Backlog, Clouds, origin, replica_of
+from consumer.sandbox.compare import Comparison, Verdict, count_writes
+from consumer.sandbox.emulators import GCS_EMULATOR, emulator_names
+from consumer.sandbox.samples import Sample, generated, samples, with_the_way_back
 from consumer.sandbox.stage import _LogTap, present
 from consumer.sandbox.story import Plan, Story, usable_port
 from consumer.sandbox.terminal import TerminalView
 from consumer.sandbox.view import LISTED, PlainView, verdict
+
+S3, GCS = "s3://sandbox-source", "gs://sandbox-replicas"
 
 PLACE = words.Place(
     s3_url="http://127.0.0.1:1",
@@ -38,6 +52,11 @@ PLACE = words.Place(
     replica_url="http://127.0.0.1:2/storage/v1/b/sandbox-replicas/o/hello.txt",
     example_key="hello.txt",
     log="/tmp/log",
+)
+BOTH_WAYS = replace(
+    PLACE,
+    pubsub_address="127.0.0.1:4",
+    s3_replica_url="http://127.0.0.1:1/sandbox-source/from-gcs/hello.txt",
 )
 
 
@@ -62,6 +81,16 @@ def test_the_gcs_emulator_of_the_package_index_is_needed_only_without_fake_gcs_s
     assert package.missing_modules() == ["no_such_module"]
     (tmp_path / "fake-gcs-server").touch(mode=0o755)
     assert package.missing_modules() == []
+    assert package.missing_modules(both_ways=True) == ["no_such_module"]
+
+
+def test_both_ways_take_the_emulators_of_the_package_index_whatever_is_on_the_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "fake-gcs-server").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert emulator_names(both_ways=False) == ("moto", "fake-gcs-server")
+    assert emulator_names(both_ways=True) == ("moto", GCS_EMULATOR, "pubsub")
 
 
 @pytest.mark.parametrize("value", ["abc", "-1", "65536", "8000.5", "²"])
@@ -89,6 +118,10 @@ def test_nothing_that_leads_to_a_real_cloud_stays_in_the_environment() -> None:
         "GCS_BUCKET_NAME": "real",
         "GOOGLE_APPLICATION_CREDENTIALS": "/key.json",
         "STORAGE_EMULATOR_HOST": "elsewhere",
+        "PUBSUB_EMULATOR_HOST": "elsewhere:1",
+        "PUBSUB_SUBSCRIPTION": "projects/real/subscriptions/real",
+        "GRPC_PROXY": "http://proxy",
+        "grpc_proxy": "http://proxy",
         "LOCALSTACK_HOST": "elsewhere",
         "USE_SSL": "1",
         "https_proxy": "http://proxy",
@@ -169,16 +202,23 @@ def test_a_verdict_names_the_first_twenty_and_counts_the_rest() -> None:
 
 
 class _Destination:
-    """Stands for `Clouds`: the replicas that there are, and an empty queue."""
+    """Stands for `Clouds`: the replicas that there are, and an empty queue; `looks` at the writes, when both ways."""
 
-    def __init__(self, replicas: dict[str, bytes]) -> None:
+    def __init__(self, replicas: Mapping[str, bytes], *looks: dict[str, int]) -> None:
         self._replicas = replicas
+        self._looks = list(looks)
+        self.both_ways = bool(looks)
 
-    def replica(self, key: str) -> bytes | None:
-        return self._replicas.get(key)
+    def replica(self, sample: Sample) -> bytes | None:
+        return self._replicas.get(sample.key)
 
     def backlog(self) -> Backlog:
         return Backlog(messages=0, dead_letters=1)
+
+    def writes(self) -> dict[str, int]:
+        if not self._looks:
+            return {}
+        return self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
 
 
 @pytest.mark.parametrize(
@@ -198,15 +238,125 @@ def test_the_exit_code_is_that_of_the_comparison(replicas: dict[str, bytes], cod
     assert "dead letters   1" in said.getvalue().splitlines()
 
 
+# --- both ways
+
+BOTH = with_the_way_back([Sample("a", lambda: b"1"), Sample("b", lambda: b"2")])
+ONCE_EACH = {f"{store}/{key}": 1 for store in (S3, GCS) for key in ("a", "b", "from-gcs/a", "from-gcs/b")}
+
+
+def test_as_many_objects_are_dropped_on_the_other_side_under_names_of_their_own() -> None:
+    for made in (generated(60), samples()):
+        both = with_the_way_back(made)
+        back = [sample for sample in both if sample.store is Store.GCS]
+        assert [sample for sample in both if sample.store is Store.S3] == made
+        assert [sample.key for sample in back] == [f"from-gcs/{one.key}" for one in made if not one.parts]
+        assert len({sample.key for sample in both}) == len(both)
+        assert both[1].store is Store.GCS
+
+
+def test_an_object_and_its_replica_have_one_name_in_two_buckets() -> None:
+    there, back = BOTH[:2]
+    assert (origin(there).uri, replica_of(there).uri) == (f"{S3}/a", f"{GCS}/a")
+    assert (origin(back).uri, replica_of(back).uri) == (f"{GCS}/from-gcs/a", f"{S3}/from-gcs/a")
+
+
+def test_the_daemon_is_given_both_routes_and_both_queues_and_one_way_neither() -> None:
+    one_way = Clouds("http://127.0.0.1:1", "http://127.0.0.1:2").variables(0)
+    assert one_way["GCS_BUCKET_NAME"] == "sandbox-replicas"
+    assert not any(name.startswith(("ROUTES", "PUBSUB")) for name in one_way)
+    both = Clouds("http://127.0.0.1:1", "http://127.0.0.1:2", "127.0.0.1:4").variables(0)
+    assert json.loads(str(both["ROUTES"])) == [{"from": S3, "to": GCS}, {"from": GCS, "to": S3}]
+    assert both["PUBSUB_SUBSCRIPTION"] == "projects/sandbox/subscriptions/sandbox-events"
+    assert both["PUBSUB_DLQ_TOPIC"] == "projects/sandbox/topics/sandbox-dead-letters"
+    assert both["PUBSUB_EMULATOR_HOST"] == "127.0.0.1:4"
+    assert "GCS_BUCKET_NAME" not in both
+
+
+def test_one_write_by_the_user_and_one_of_the_replica_are_no_loop() -> None:
+    count = count_writes(BOTH, ONCE_EACH)
+    assert (count.by_users, count.replicas, count.repeated, count.is_once_each) == (4, 4, [], True)
+
+
+@pytest.mark.parametrize(
+    ("more", "repeated"),
+    [
+        ({f"{S3}/a": 3}, [f"{S3}/a", f"{S3}/a"]),
+        ({f"{GCS}/from-gcs/b": 2}, [f"{GCS}/from-gcs/b"]),
+        ({f"{GCS}/a": 2}, [f"{GCS}/a"]),
+        ({f"{GCS}/a/a": 1}, [f"{GCS}/a/a"]),
+    ],
+    ids=["back to S3", "back to GCS", "the replica twice", "under another name"],
+)
+def test_every_write_beyond_is_a_loop(more: dict[str, int], repeated: list[str]) -> None:
+    count = count_writes(BOTH, ONCE_EACH | more)
+    assert (count.repeated, count.is_once_each) == (repeated, False)
+    equal = Comparison()
+    equal.add("a", b"", b"")
+    assert words.summary(equal, count, 1, 0, 0)[-4] == ("loops", str(len(repeated)), False)
+    lines = verdict(equal, count, stalled=False)
+    assert lines == [
+        "All 1 objects are equal, byte for byte.",
+        *(f"written once more: {u}" for u in repeated),
+    ]
+
+
+def test_a_replica_that_was_never_written_is_no_success_either() -> None:
+    count = count_writes(BOTH, {uri: 1 for uri in ONCE_EACH if uri != f"{S3}/from-gcs/a"})
+    assert (count.by_users, count.replicas, count.is_once_each) == (4, 3, False)
+
+
+REPLICAS = {"a": b"1", "b": b"2", "from-gcs/a": b"1", "from-gcs/b": b"2"}
+
+
+@pytest.mark.parametrize(
+    ("replicas", "looks", "code", "told"),
+    [
+        (REPLICAS, [ONCE_EACH], 0, "Each was written once by its user and once as a replica: no loops."),
+        (REPLICAS, [ONCE_EACH | {f"{S3}/a": 2}], 1, f"written once more: {S3}/a"),
+        (REPLICAS, [ONCE_EACH, ONCE_EACH | {f"{S3}/b": 2}], 1, f"written once more: {S3}/b"),
+        (REPLICAS | {"from-gcs/b": b"3"}, [ONCE_EACH], 1, f"different: {GCS}/from-gcs/b"),
+    ],
+    ids=["good", "loop", "a loop that is seen at the second look", "different"],
+)
+def test_both_ways_the_exit_code_is_that_of_bytes_and_writes(
+    replicas: dict[str, bytes], looks: list[dict[str, int]], code: int, told: str
+) -> None:
+    said = io.StringIO()
+    plan = Plan(BOTH, True, 0, False, Path("log"))
+    story = Story(cast("Clouds", _Destination(replicas, *looks)), [], PlainView(said), plan)
+    assert asyncio.run(story._compare(1.0, False)) == code
+    assert told in said.getvalue().splitlines()
+    assert "writes         4 by users, 4 replicas" in said.getvalue().splitlines()
+
+
+def test_nothing_is_compared_before_the_writes_have_come_to_an_end() -> None:
+    first, last = {f"{S3}/a": 1}, ONCE_EACH
+    clouds = _Destination(REPLICAS, first, first | {f"{GCS}/a": 1}, last)
+    story = Story(
+        cast("Clouds", clouds), [], PlainView(io.StringIO()), Plan(BOTH, True, 0, False, Path("log"))
+    )
+    assert asyncio.run(story._compare(1.0, False)) == 0
+    assert clouds.writes() is last
+
+
 # --- arrivals
 
 
 def _finished(
-    key: str, result: Result = Result.COPIED, *, failure: Failure | None = None, message_id: str = "m"
+    key: str,
+    result: Result = Result.COPIED,
+    *,
+    failure: Failure | None = None,
+    message_id: str = "m",
+    store: Store = Store.S3,
 ) -> ObjectFinished:
-    event = ObjectEvent(EventKind.CREATED, ObjectRef("sandbox-source", key))
+    event = ObjectEvent(EventKind.CREATED, _ref(key, store))
     outcome = Outcome(event, result, Reason.CREATED, size=5, verification="md5", failure=failure)
     return ObjectFinished(outcome, "sqs", 0.25, message_id)
+
+
+def _ref(key: str, store: Store = Store.S3) -> ObjectRef:
+    return ObjectRef("sandbox-source" if store is Store.S3 else "sandbox-replicas", key, store)
 
 
 def _failure() -> Failure:
@@ -217,16 +367,16 @@ def test_arrivals_are_counted_and_kept_in_the_order_of_their_news() -> None:
     changed: list[Arrival] = []
     arrivals = Arrivals(changed.append)
     freed: list[int] = []
-    arrivals.expect(["a", "b"], lambda: freed.append(1))
+    arrivals.expect([_ref("a"), _ref("b")], lambda: freed.append(1))
     for key in ("a", "b"):
-        arrivals.dropped(key)
+        arrivals.dropped(_ref(key))
     arrivals.emit(_finished("a", Result.FAILED, failure=_failure()))
     assert (arrivals.arrived, arrivals.failed, arrivals.missing) == (0, 1, 2)
     arrivals.emit(_finished("a"))
     arrivals.emit(_finished("theirs"))
     assert (arrivals.arrived, arrivals.failed, arrivals.missing, freed) == (2, 0, 1, [1])
     arrivals.emit(_finished("a"))
-    assert list(arrivals.objects) == ["b", "theirs", "a"]
+    assert [one.key for one in arrivals.objects.values()] == ["b", "theirs", "a"]
     assert freed == [1]
     assert [one.state for one in changed[:4]] == [State.WAITING, State.WAITING, State.FAILED, State.COPIED]
 
@@ -240,21 +390,39 @@ def test_a_second_event_for_one_object_is_no_news_but_a_replay_is() -> None:
         _finished("a", Result.ALREADY_REPLICATED, message_id=""),
     ):
         arrivals.emit(event)
-        states.append(arrivals.objects["a"].state)
+        states.append(arrivals.objects[_ref("a")].state)
     assert states == [State.COPIED, State.COPIED, State.ALREADY_THERE]
+
+
+def test_one_name_in_one_bucket_name_on_both_sides_is_two_objects() -> None:
+    arrivals = Arrivals(lambda _: None)
+    for store in Store:
+        arrivals.dropped(ObjectRef("bucket", "a", store))
+    assert len(arrivals.objects) == 2
+
+
+def test_one_name_on_both_sides_is_two_objects_and_a_replica_that_stays_is_no_news() -> None:
+    arrivals = Arrivals(lambda _: None)
+    arrivals.expect([_ref("a"), _ref("a", Store.GCS)], lambda: None)
+    arrivals.emit(_finished("a"))
+    arrivals.emit(_finished("a", Result.IGNORED, store=Store.GCS))
+    assert (arrivals.arrived, arrivals.missing) == (1, 1)
+    arrivals.emit(_finished("a", store=Store.GCS))
+    assert (arrivals.arrived, arrivals.missing) == (2, 0)
+    assert [words.way(ref) for ref in arrivals.objects] == ["s3 → gs", "gs → s3"]
 
 
 def test_waiting_for_everything_ends_with_the_last_arrival_or_when_nothing_moves() -> None:
     async def wait() -> None:
         arrivals = Arrivals(lambda _: None)
-        arrivals.expect(["a", "b"], lambda: None)
+        arrivals.expect([_ref("a"), _ref("b")], lambda: None)
         waiting = asyncio.create_task(arrivals.everything(60))
         for key in ("a", "b"):
             await asyncio.sleep(0)
             assert not waiting.done()
             arrivals.emit(_finished(key))
         await waiting
-        arrivals.expect(["c"], lambda: None)
+        arrivals.expect([_ref("c")], lambda: None)
         with pytest.raises(Stalled):
             await arrivals.everything(0.01)
 
@@ -282,6 +450,56 @@ def test_the_commands_can_be_copied_as_they_stand() -> None:
     assert "NO_PROXY" not in text
 
 
+def test_there_is_a_way_to_drop_a_file_on_either_side() -> None:
+    said = io.StringIO()
+    view = PlainView(said)
+    view.opened(BOTH_WAYS)
+    view.commands(BOTH_WAYS)
+    text = said.getvalue()
+    assert "127.0.0.1:4 (PUBSUB_EMULATOR_HOST)" in text
+    assert "curl -sST /etc/hosts http://127.0.0.1:1/sandbox-source/my-first-file.txt" in text
+    upload = (
+        "http://127.0.0.1:2/upload/storage/v1/b/sandbox-replicas/o?uploadType=media&name=my-second-file.txt"
+    )
+    assert f"curl -sS --data-binary @/etc/hosts -H 'Content-Type: text/plain' '{upload}'" in text
+    assert "curl -sSi http://127.0.0.1:1/sandbox-source/from-gcs/hello.txt" in text
+
+
+@pytest.mark.parametrize(
+    ("place", "line"), [(PLACE, "arrived      a ("), (BOTH_WAYS, "arrived      gs → s3  a (")]
+)
+def test_plain_lines_say_which_way_an_object_went_when_there_are_two(place: words.Place, line: str) -> None:
+    said = io.StringIO()
+    view = PlainView(said)
+    arrivals = Arrivals(view.changed)
+    view.opened(place)
+    view.watch(arrivals, "one object")
+    arrivals.emit(_finished("a", store=Store.GCS))
+    assert said.getvalue().splitlines()[-1].startswith(line)
+
+
+def test_the_terminal_says_which_way_an_object_went_when_there_are_two() -> None:
+    async def shown(place: words.Place) -> str:
+        file = io.StringIO()
+        console = Console(file=file, force_terminal=True, width=110, height=30, color_system=None)
+        view = TerminalView(console)
+        arrivals = Arrivals(view.changed)
+        view.opened(place)
+        view.watch(arrivals, "one object")
+        arrivals.emit(_finished("a", store=Store.GCS))
+        view.closed("end")
+        return file.getvalue()
+
+    both = asyncio.run(shown(BOTH_WAYS))
+    assert re.search(r"✓ +gs → s3 +a ", both)
+    assert re.search(r"S3 +── event ──▶ SQS +──▶ consumer", both)
+    assert re.search(r"GCS ── event ──▶ Pub/Sub ──▶ consumer", both)
+    one = asyncio.run(shown(PLACE))
+    assert re.search(r"✓ +a ", one)
+    assert "→" not in one
+    assert "Pub/Sub" not in one
+
+
 def test_a_proxy_in_the_shell_is_told_about() -> None:
     place = words.Place(**{**vars(PLACE), "proxied": True})
     assert words.commands(place)[0][1] == ["export NO_PROXY=127.0.0.1"]
@@ -291,12 +509,12 @@ def test_a_proxy_in_the_shell_is_told_about() -> None:
 def test_the_terminal_shows_what_arrived_and_lets_no_name_move_the_cursor(width: int) -> None:
     def show(view: TerminalView) -> None:
         arrivals = Arrivals(view.changed)
-        arrivals.expect(["a", "evil\x1b[2J"], lambda: None)
+        arrivals.expect([_ref("a"), _ref("evil\x1b[2J")], lambda: None)
         view.starting("everything")
         view.opened(PLACE)
         view.watch(arrivals, "Two objects")
         for key in ("a", "evil\x1b[2J"):
-            arrivals.dropped(key)
+            arrivals.dropped(_ref(key))
         arrivals.emit(_finished("evil\x1b[2J"))
         view.alert("warning", "a\x1bb")
         view.commands(PLACE)

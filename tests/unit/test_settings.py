@@ -17,6 +17,7 @@ from consumer.settings import Need, Settings, load_settings
 
 REQUIRED = {"AWS_REGION": "eu-central-1", "GCS_BUCKET_NAME": "destination"}
 QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/events"
+SUBSCRIPTION = "projects/example-project/subscriptions/events"
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 
 
@@ -50,9 +51,15 @@ def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         "SQS_DLQ_URL": None,
         "SQS_WAIT_TIME_SECONDS": 20,
         "SQS_VISIBILITY_TIMEOUT_SECONDS": None,
+        "PUBSUB_SUBSCRIPTION": None,
+        "PUBSUB_DLQ_TOPIC": None,
+        "PUBSUB_EMULATOR_HOST": None,
+        "PUBSUB_ACK_DEADLINE_SECONDS": 60,
         "MAX_RECEIVE_COUNT": 10,
         "RETRY_MIN_AGE_SECONDS": 900,
         "SOURCE_BUCKETS": [],
+        "ROUTES": [],
+        "ROUTES_FILE": None,
         "GCS_BUCKET_NAME": "destination",
         "GCS_KEY_PREFIX": "",
         "STORAGE_EMULATOR_HOST": None,
@@ -232,6 +239,9 @@ def test_what_is_missing_is_said_and_the_queue_only_where_it_is_needed(tmp_path:
     ]
     assert load(tmp_path).sqs_queue_url is None
     assert load(tmp_path, Need.QUEUE, SQS_QUEUE_URL=QUEUE).sqs_queue_url == QUEUE
+    assert load(tmp_path, Need.QUEUE, PUBSUB_SUBSCRIPTION=SUBSCRIPTION).pubsub_subscription == SUBSCRIPTION
+    (problem,) = problems_of(tmp_path, Need.QUEUE)
+    assert problem.endswith(": set SQS_QUEUE_URL or PUBSUB_SUBSCRIPTION")
 
 
 def test_all_problems_are_reported_at_once_each_by_its_variable_and_once(tmp_path: Path) -> None:
@@ -257,7 +267,7 @@ def test_all_problems_are_reported_at_once_each_by_its_variable_and_once(tmp_pat
     assert not any("\n" in problem for problem in problems)
 
 
-@pytest.mark.parametrize("name", ["LEDGER_URL", "PUBSUB_SUBSCRIPTION"])
+@pytest.mark.parametrize("name", ["LEDGER_URL"])
 def test_what_comes_later_is_refused_and_not_ignored(tmp_path: Path, name: str) -> None:
     expected = [f"{name}: not supported by this version; unset it"]
     assert problems_of(tmp_path, **{name: "redis://u:hunter2@h"}) == expected
@@ -280,6 +290,16 @@ REFUSED = {
     "STORAGE_EMULATOR_HOST": ["ftp://h", "localhost:99999", "a b", ":4443"],
     "SQS_WAIT_TIME_SECONDS": ["-1", "21", "1.5", "x"],
     "SQS_VISIBILITY_TIMEOUT_SECONDS": ["0", "43201", "x"],
+    "PUBSUB_SUBSCRIPTION": [
+        *("events", "projects/p/topics/events", "projects//subscriptions/events", f"{SUBSCRIPTION}/x"),
+        *("projects/p/subscriptions/ab", "projects/p/subscriptions/1ab", "projects/p/subscriptions/google"),
+        *(f"/{SUBSCRIPTION}", "projects/p/subscriptions/" + "a" * 256, "projects/p q/subscriptions/abc"),
+    ],
+    "PUBSUB_DLQ_TOPIC": [SUBSCRIPTION, "projects/p/topics/a b"],
+    "PUBSUB_EMULATOR_HOST": [
+        *("http://localhost:8085", "localhost", "localhost:0", "localhost:65536", ":8085", "a b:1", "h:1/x"),
+    ],
+    "PUBSUB_ACK_DEADLINE_SECONDS": ["9", "601", "60s"],
     "MAX_RECEIVE_COUNT": ["0", "x"],
     "RETRY_MIN_AGE_SECONDS": ["-1", "nan", "x"],
     "CONCURRENCY": ["0", "1001", "-1", "1.5"],
@@ -336,6 +356,12 @@ ACCEPTED: list[tuple[str, str, object]] = [
     ("STORAGE_EMULATOR_HOST", "https://gcs", "https://gcs"),
     ("SQS_WAIT_TIME_SECONDS", "0", 0),
     ("SQS_VISIBILITY_TIMEOUT_SECONDS", "43200", 43200),
+    ("PUBSUB_SUBSCRIPTION", SUBSCRIPTION, SUBSCRIPTION),
+    *[("PUBSUB_SUBSCRIPTION", odd, odd) for odd in ("projects/example.com:p/subscriptions/a.b_c~d+e%f",)],
+    ("PUBSUB_DLQ_TOPIC", "projects/123/topics/dead-letters", "projects/123/topics/dead-letters"),
+    ("PUBSUB_EMULATOR_HOST", "localhost:8085", "localhost:8085"),
+    ("PUBSUB_EMULATOR_HOST", "[::1]:8085", "[::1]:8085"),
+    ("PUBSUB_ACK_DEADLINE_SECONDS", "600", 600),
     ("RETRY_BASE_SECONDS", "0.05", 0.05),
     ("RETRY_MAX_SECONDS", "43200", 43200.0),
     ("RETRY_MAX_SECONDS", "5", 5.0),

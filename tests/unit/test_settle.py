@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from consumer.errors import Kind, Reason, kind_of
@@ -43,6 +45,7 @@ def verdict(
     receives: int = 1,
     age: float = 0.0,
     held: float = 0.0,
+    hold: float = MAX_HOLD_SECONDS,
     random: float = 0.0,
 ) -> Verdict:
     return settle(
@@ -50,6 +53,7 @@ def verdict(
         receive_count=receives,
         age_seconds=age,
         held_seconds=held,
+        hold_seconds=hold,
         policy=POLICY,
         random=lambda: random,
     )
@@ -132,6 +136,12 @@ def test_the_delay_ends_before_the_queue_s_own_limit_on_holding(left: float, del
     found = verdict(THROTTLED, held=MAX_HOLD_SECONDS - left)
     assert isinstance(found, Retry)
     assert found.delay == delay
+
+
+def test_a_queue_without_a_limit_is_asked_for_the_whole_delay() -> None:
+    found = verdict(THROTTLED, held=2 * MAX_HOLD_SECONDS, hold=math.inf, receives=32)
+    assert isinstance(found, Retry)
+    assert found.delay == POLICY.max_seconds / 2
 
 
 @pytest.mark.parametrize("reason", list(Reason))

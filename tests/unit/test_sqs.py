@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from consumer.adapters.batcher import Batcher, Result
 from consumer.adapters.sqs import Calls, SqsQueue
-from consumer.adapters.sqs_batches import Batcher, Result, send_until_settled
+from consumer.adapters.sqs_batches import send_until_settled
 from consumer.adapters.sqs_dead_letters import allowed, attribute_size, dead_letter_attributes
 from consumer.adapters.sqs_description import RedrivePolicy, queue_url_request
 from consumer.adapters.sqs_errors import refusal
@@ -186,7 +187,7 @@ async def test_a_cancelled_caller_does_not_disturb_the_others() -> None:
         await answering.wait()
         return [None, None]
 
-    batcher: Batcher[str] = Batcher(send, linger=0.001)
+    batcher: Batcher[str] = Batcher(send, linger=0.001, size=10)
     cancelled = asyncio.create_task(batcher.submit("a"))
     other = asyncio.create_task(batcher.submit("b"))
     await sending.wait()
@@ -207,7 +208,7 @@ async def test_what_was_submitted_is_sent_even_when_its_caller_is_cancelled_befo
         sent.append(items)
         return [None] * len(items)
 
-    batcher: Batcher[str] = Batcher(send, linger=3600)
+    batcher: Batcher[str] = Batcher(send, linger=3600, size=10)
     caller = asyncio.create_task(batcher.submit("a"))
     await asyncio.sleep(0)
     caller.cancel()
@@ -225,7 +226,7 @@ async def test_a_full_batch_does_not_linger() -> None:
         sent.append(items)
         return [None] * len(items)
 
-    batcher: Batcher[int] = Batcher(send, linger=3600)
+    batcher: Batcher[int] = Batcher(send, linger=3600, size=10)
 
     await asyncio.gather(*(batcher.submit(number) for number in range(20)))
 
@@ -254,7 +255,7 @@ async def test_a_defect_in_sending_leaves_nobody_waiting() -> None:
     async def send(items: list[int]) -> list[Result]:
         raise ZeroDivisionError
 
-    batcher: Batcher[int] = Batcher(send, linger=0)
+    batcher: Batcher[int] = Batcher(send, linger=0, size=10)
 
     with pytest.raises(ReplicatorError):
         await batcher.submit(1)

@@ -82,7 +82,7 @@ async def test_nothing_but_parts_is_ever_swept(lab: Lab) -> None:
 
 
 async def test_a_daemon_sweeps_by_itself_for_ever(lab: Lab) -> None:
-    sweeping = asyncio.create_task(keep_swept(lab.destination, lab.recorder, now))
+    sweeping = asyncio.create_task(keep_swept([lab.destination], [], lab.recorder, now))
     for round_ in range(3):
         lab.leave(f"dead/{round_}")
         await asyncio.sleep(SWEPT_AFTER_SECONDS + 7 * HOUR)
@@ -91,7 +91,7 @@ async def test_a_daemon_sweeps_by_itself_for_ever(lab: Lab) -> None:
 
 
 async def test_a_daemon_that_just_began_has_other_things_to_do(lab: Lab) -> None:
-    sweeping = asyncio.create_task(keep_swept(lab.destination, lab.recorder, now))
+    sweeping = asyncio.create_task(keep_swept([lab.destination], [], lab.recorder, now))
     await asyncio.sleep(60)
     assert lab.destination.steps.calls["listing"] == 0
     lab.leave("dead/1")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from consumer.route_settings import routes_of
 from consumer.settings import Settings
 from consumer.worker_settings import from_plain, settings_of, share, to_plain
 
@@ -52,3 +53,37 @@ def test_settings_arrive_whole_secrets_paths_and_lists_included(tmp_path: Path) 
     )
     assert from_plain(json.loads(json.dumps(to_plain(settings)))) == settings
     assert "hunter2" not in repr(settings)
+
+
+ENTRY = {
+    "from": "s3://source/logs/",
+    "to": "gs://destination/ö/",
+    "include": ["*.parquet"],
+    "exclude": ["logs/tmp/*"],
+    "storage_class": "NEARLINE",
+    "replicate_deletes": True,
+    "on_foreign_object": "overwrite",
+    "on_missing_object": "retry",
+}
+
+
+@pytest.mark.parametrize("variable", ["ROUTES", "ROUTES_FILE"])
+def test_routes_and_subscriptions_arrive_whole_though_the_file_is_gone(tmp_path: Path, variable: str) -> None:
+    text = json.dumps([ENTRY, {"from": "gs://here", "to": "s3://there"}])
+    file = tmp_path / "routes.json"
+    file.write_text(text)
+    settings = Settings.model_validate(
+        {
+            "AWS_REGION": "eu-central-1",
+            variable: text if variable == "ROUTES" else str(file),
+            "PUBSUB_SUBSCRIPTION": "projects/p/subscriptions/events",
+            "PUBSUB_DLQ_TOPIC": "projects/p/topics/dead",
+            "PUBSUB_EMULATOR_HOST": "localhost:8085",
+            "PUBSUB_ACK_DEADLINE_SECONDS": 90,
+        }
+    )
+    file.unlink()
+    arrived = from_plain(json.loads(json.dumps(to_plain(settings))))
+    assert arrived == settings
+    assert routes_of(arrived) == routes_of(settings)
+    assert len(routes_of(arrived)) == 2

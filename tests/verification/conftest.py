@@ -15,11 +15,12 @@ from consumer.admission import MemoryBudget, Slots
 from consumer.decide import Policy
 from consumer.lease import LeaseKeeper
 from consumer.metrics import Metrics
-from consumer.model import Event, ObjectFinished, ObjectRef, Outcome
+from consumer.model import Event, ObjectFinished, ObjectRef, Outcome, Store
 from consumer.observe import Telemetry
 from consumer.pause import Gate
 from consumer.pipeline import Pipeline
 from consumer.ports import DestinationStore, Queue, SourceStore
+from consumer.probes import StoreProbes
 from consumer.replay import Replays
 from consumer.replicate import Replicator
 from consumer.settle import RetryPolicy
@@ -76,7 +77,7 @@ class Rooms:
         self._stream = stream
         self.ears = Ears(Telemetry(Metrics("0"), now=wall_clock))
         self._slots, leases = Slots(4), LeaseKeeper(queue, self.ears, clock)
-        gate = Gate(source, destination, queue, self.ears, clock)
+        gate = Gate(StoreProbes({Store.S3: source}, [destination]), self.ears, clock)
         replicator = Replicator(source, destination, MemoryBudget(memory), self.ears, policy=Policy())
         self._pipeline = Pipeline(
             queue,

@@ -17,7 +17,8 @@ from consumer.errors import Reason
 from consumer.model import MIB, Result
 from consumer.settle import RetryPolicy
 from tests.acceptance.stack import REGION, Aws, Site, moto_server, site_of
-from tests.contract.test_source import S3Server, ServerBench
+from tests.contract.s3_servers import S3Server
+from tests.contract.test_source import ServerBench
 from tests.doubles.sqs_client import SqsClient
 from tests.emulators import servers
 from tests.faults.conftest import Lab
