@@ -241,7 +241,9 @@ def _check_as_stored(source: SourceObject, response: Exchange, expected: int) ->
     if length is not None:
         as_stored = length == str(expected)
     else:
-        as_stored = headers.get("content-encoding") == source.carried.content_encoding
+        encoding = source.carried.content_encoding or "identity"
+        stored = headers.get("x-goog-stored-content-encoding", encoding)
+        as_stored = headers.get("content-encoding", "identity") == stored
     if not as_stored:
         raise ReplicatorError(
             Reason.SERVER_ERROR,

@@ -572,6 +572,12 @@ async def test_gzip_that_was_unpacked_on_the_way_is_not_taken() -> None:
     as_stored = media(packed, length=CHUNKED, Content_Encoding="gzip")
     assert await read_from(answers(as_stored, stored)) == packed
 
+    told: dict[str, Any] = {"X_Goog_Stored_Content_Encoding": "gzip"}
+    as_told = media(packed, length=CHUNKED, Content_Encoding="gzip", **told)
+    assert await read_from(answers(as_told, resource(packed))) == packed
+    with pytest.raises(ReplicatorError):
+        await read_from(answers(media(DATA, length=CHUNKED, **told)))
+
 
 @pytest.mark.parametrize("headers", [{"X_Goog_Generation": "8"}, {"X_Goog_Metageneration": "2"}])
 async def test_bytes_of_another_state_are_not_taken(headers: dict[str, Any]) -> None:
