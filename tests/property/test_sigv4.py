@@ -113,7 +113,8 @@ def test_the_signature_is_botocore_s(
     unsigned=st.booleans(),
     values=st.dictionaries(
         st.sampled_from(["if-match", "if-none-match", "content-type", "cache-control", "x-amz-meta-a"]),
-        st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60),
+        st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60)
+        | st.sampled_from(["a  b", " a", "a ", "  a   b  "]),
     ),
     secret=_ASCII,
     token=_TOKENS,

@@ -70,3 +70,11 @@ def test_the_cache_of_signing_keys_stays_small() -> None:
 def test_no_secret_is_shown() -> None:
     assert "secret" not in repr(WITH_TOKEN)
     assert "token" not in repr(WITH_TOKEN).replace("token=", "")
+
+
+@pytest.mark.parametrize("value", ["a  b", " a ", "a   b  c"])
+def test_several_spaces_are_signed_as_one(value: str) -> None:
+    extra = {"x-amz-meta-a": value}
+    ours = Signer().headers("PUT", "host", "/b/k", PLAIN, "us-east-1", NOW, headers=extra)
+    assert ours == botocore_headers("PUT", "host", "/b/k", "", PLAIN, "us-east-1", NOW, extra)
+    assert ours["x-amz-meta-a"] == value
