@@ -227,7 +227,7 @@ def _decide_gone(event: ObjectEvent, replica: Replica | None, policy: Policy) ->
             Reason.SOURCE_MISSING,
             f"{event.ref.uri} no longer exists",
             "set ON_MISSING_OBJECT=ack if objects may vanish before they are copied",
-            "s3:GetObject",
+            event.ref.store.read,
         )
     )
 

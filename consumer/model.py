@@ -26,6 +26,16 @@ class Store(StrEnum):
     S3 = "s3"
     GCS = "gs"
 
+    @property
+    def read(self) -> str:
+        """The call that reads an object of a source there, by the name of the right to it."""
+        return "s3:GetObject" if self is Store.S3 else "source storage.objects.get"
+
+    @property
+    def write(self) -> str:
+        """The call that makes an object visible at a destination there, by the name of the right to it."""
+        return "destination s3:PutObject" if self is Store.S3 else "storage.objects.create"
+
 
 Revision: TypeAlias = int | str
 """Which state of an object a store holds, as far as the store can tell: a generation of GCS, an ETag of S3.

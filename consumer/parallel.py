@@ -260,7 +260,7 @@ class _Copy:
                 raise SourceChanged(
                     Reason.SOURCE_CHANGED,
                     f"{source.ref.uri} changed while it was read",
-                    operation="s3:GetObject",
+                    operation=source.ref.store.read,
                 )
             self.temporaries[name] = None
             replica = await copy_large(

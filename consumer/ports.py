@@ -24,6 +24,7 @@ from consumer.model import (
     Replica,
     Revision,
     SourceObject,
+    Store,
     UnfinishedUpload,
 )
 
@@ -104,6 +105,9 @@ class UploadSession(Protocol):
 
 
 class DestinationStore(Protocol):
+    @property
+    def store(self) -> Store: ...
+
     def uri(self, name: str) -> str:
         """Where an object of that name is, for people and for the metadata of replicas."""
         ...

@@ -281,7 +281,7 @@ class Proof:
             raise ReplicatorError(
                 Reason.TRUNCATED,
                 f"read {self.size} of {self._source.size} bytes of {self._source.ref.uri}",
-                operation="s3:GetObject",
+                operation=self._source.ref.store.read,
             )
 
     def _check(self, actual: bytes) -> None:
@@ -291,7 +291,7 @@ class Proof:
                 Reason.CHECKSUM_MISMATCH,
                 f"the bytes read from {self._source.ref.uri} do not match its {self._promise}: "
                 f"expected {self._expected.hex()}, got {actual.hex()}",
-                operation="s3:GetObject",
+                operation=self._source.ref.store.read,
             )
 
 

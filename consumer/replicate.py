@@ -135,6 +135,7 @@ class Replicator:
     ) -> None:
         self._source = source
         self._destination = destination
+        self._store = destination.store
         self._budget = budget
         self._observer = observer
         self._policy = policy
@@ -179,7 +180,7 @@ class Replicator:
         return replace(outcome, destination=self._uri(name), seconds=time.monotonic() - started)
 
     def _name_of(self, ref: ObjectRef) -> str:
-        return destination_name(self._key_prefix, ref.key.removeprefix(self._source_prefix))
+        return destination_name(self._key_prefix, ref.key.removeprefix(self._source_prefix), self._store)
 
     def _is_known(self, ref: ObjectRef, uri: str) -> bool:
         """Whether a look first is the cheaper way: an upload only to be refused costs twice as much, and what was
@@ -224,7 +225,7 @@ class Replicator:
             raise ReplicatorError(
                 Reason.SESSION_LOST,
                 f"the upload session of {event.ref.uri} was lost again and again",
-                operation="storage.objects.create",
+                operation=self._store.write,
             ) from lost
         raise ReplicatorError(
             Reason.SOURCE_CHANGED if isinstance(lost, SourceChanged) else Reason.CONTENTION,
@@ -440,7 +441,7 @@ class Replicator:
             Reason.CHECKSUM_MISMATCH,
             f"the destination committed {replica.size} bytes with CRC32C {crc32c} instead of {source.size} "
             f"with {proof.crc32c:08x}; that object was deleted",
-            operation="storage.objects.create",
+            operation=self._store.write,
         )
 
     # --- looking once more --------------------------------------------------------------------------------------

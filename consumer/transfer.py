@@ -246,7 +246,7 @@ class _LargeCopy:
             raise ReplicatorError(
                 Reason.TRUNCATED,
                 f"read {position} of {self._size} bytes of {self._source.ref.uri}",
-                operation="s3:GetObject",
+                operation=self._source.ref.store.read,
             )
 
     def _replay(self, piece: bytes) -> bytes:
@@ -261,7 +261,7 @@ class _LargeCopy:
                     Reason.CHECKSUM_MISMATCH,
                     f"two reads of {self._source.ref.uri} differ in the first {self._replayed} bytes",
                     kind=Kind.RETRYABLE,
-                    operation="s3:GetObject",
+                    operation=self._source.ref.store.read,
                 )
             self._replayed = self._size  # nothing left to compare
         return piece[known:]

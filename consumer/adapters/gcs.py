@@ -20,7 +20,7 @@ from consumer.adapters.gcs_errors import is_missing_bucket, translate_gcs_error
 from consumer.adapters.gcs_session import GcsSession
 from consumer.adapters.http import HttpClient, with_retries
 from consumer.errors import Reason, ReplicatorError
-from consumer.model import NewObject, Replica, Revision
+from consumer.model import NewObject, Replica, Revision, Store
 from consumer.names import PROBE_NAME
 from consumer.ports import Observer
 from consumer.proof import encode_crc32c
@@ -47,6 +47,10 @@ class GcsDestination:
         self._uploads = f"{endpoint}/upload/storage/v1/b/{quoted}/o"
         self._permissions = f"{endpoint}/storage/v1/b/{quoted}/iam/testPermissions"
         self._bucket_url = f"{endpoint}/storage/v1/b/{quoted}"
+
+    @property
+    def store(self) -> Store:
+        return Store.GCS
 
     def uri(self, name: str) -> str:
         return f"gs://{self._bucket}/{name}"

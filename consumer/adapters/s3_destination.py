@@ -20,7 +20,7 @@ from consumer.adapters.s3_multipart import S3Session, part_size
 from consumer.adapters.s3_new_object import condition, described
 from consumer.adapters.s3_requests import S3Requests, error_body
 from consumer.errors import PreconditionFailed, Reason, ReplicatorError
-from consumer.model import NewObject, Replica, Revision
+from consumer.model import NewObject, Replica, Revision, Store
 from consumer.names import PROBE_NAME
 from consumer.ports import Observer
 from consumer.proof import encode_crc32c
@@ -56,6 +56,10 @@ class S3Destination:
     @property
     def bucket(self) -> S3Bucket:
         return self._bucket
+
+    @property
+    def store(self) -> Store:
+        return Store.S3
 
     def uri(self, name: str) -> str:
         return self._bucket.uri(name)

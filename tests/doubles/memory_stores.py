@@ -38,6 +38,7 @@ from consumer.model import (
     Replica,
     Revision,
     SourceObject,
+    Store,
 )
 from consumer.parts import COMPOSE_MOST
 from consumer.transfer import CHUNK
@@ -232,6 +233,8 @@ class StoredReplica:
 
 class MemoryDestination:
     """One bucket. Generations only ever grow, over all names."""
+
+    store = Store.GCS
 
     def __init__(self, bucket: str = "replicas") -> None:
         self.steps = Steps()

@@ -120,20 +120,29 @@ def minio() -> Iterator[RunningServer]:
 
 
 @contextmanager
-def fake_gcs_server() -> Iterator[RunningServer]:
+def fake_gcs_server(
+    notify: RunningServer | None = None, project: str = "", topic: str = ""
+) -> Iterator[RunningServer]:
     """A fake-gcs-server with no buckets, all in memory. It asks for no credentials, so its keys are empty.
+
+    With `notify`, a Pub/Sub that has this topic, it tells it of every change of an object.
 
     Not to be trusted for: preconditions on compose and delete, the hash on a resumable upload's last chunk,
     the status query of a resumable session. Uploads slow down as a bucket fills.
     """
     binary = provisioned_folder("fake-gcs-server") / "fake-gcs-server"
 
+    events = []
+    if notify is not None:
+        events = ["-event.pubsub-project-id", project, "-event.pubsub-topic", topic]
+        events += ["-event.list", "finalize,delete,metadataUpdate"]
+
     def start(port: int, _folder: Path) -> _Start:
         where = ["-scheme", "http", "-host", HOST, "-port", str(port)]
         told = ["-public-host", f"{HOST}:{port}", "-external-url", f"http://{HOST}:{port}"]
         return _Start(
-            command=[str(binary), "-backend", "memory", *where, *told],
-            env={},
+            command=[str(binary), "-backend", "memory", *where, *told, *events],
+            env={"PUBSUB_EMULATOR_HOST": notify.address} if notify else {},
             ready=lambda: _get(port, "/_internal/healthcheck")[0] == 200,
         )
 
