@@ -180,6 +180,9 @@ async def test_what_it_carries_is_kept(bench: Bench) -> None:
     assert resource["contentLanguage"] == CARRIED.content_language
     assert resource["contentDisposition"] == CARRIED.content_disposition
     assert resource["cacheControl"] == CARRIED.cache_control
+    found = await bench.destination.stat("name")
+    assert found is not None
+    assert found.carried == CARRIED
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -285,6 +285,7 @@ async def test_what_the_object_carries_is_told(bench: Bench) -> None:
     assert carried.content_disposition == 'attachment; filename="x.html"'
     assert dict(carried.user) == {"plain": "value", "unicode": "ü€😀"}
     assert source.replica_of == "s3://first/orïgin"
+    assert source.made_of == {"replicator-source": "s3://first/orïgin", "replicator-etag": "e"}
     assert (source.size, source.checksums["crc32c"]) == (len(packed), crc32c(packed))
 
 

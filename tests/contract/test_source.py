@@ -282,6 +282,7 @@ async def test_what_the_object_carries_is_told(bench: Bench) -> None:
 
     assert await read(bench, "key") == b"\x1f\x8b raw"
     assert source.replica_of == "gs://first/origin"
+    assert source.made_of == {"replicator-source": "gs://first/origin"}
     assert (carried.content_type, carried.content_encoding) == ("text/html; charset=utf-8", "gzip")
     assert (carried.content_language, carried.cache_control) == ("de", "max-age=60")
     assert carried.content_disposition == 'attachment; filename="x.html"'

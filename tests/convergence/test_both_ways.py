@@ -205,7 +205,7 @@ for _number in range(1, 3):
 def test_both_sides_converge_whatever_happens() -> None:
     deep = settings.get_current_profile_name() == DEEP
     chosen = settings(
-        max_examples=1_000 if deep else 250,
+        max_examples=600 if deep else 120,
         stateful_step_count=60 if deep else 30,
         deadline=None,
         phases=[phase for phase in settings().phases if phase is not Phase.explain],

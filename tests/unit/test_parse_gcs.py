@@ -108,7 +108,9 @@ def test_kinds(event: str, changes: dict[str, str], kind: EventKind, with_payloa
 
 def test_an_event_of_a_replica_says_so() -> None:
     origin = {"replicator-source": "s3://bucket/a/ü", "replicator-etag": "e", "other": "x"}
-    assert only(payload(metadata=origin), attributes()).replica_of == "s3://bucket/a/ü"
+    event = only(payload(metadata=origin), attributes())
+    assert event.replica_of == "s3://bucket/a/ü"
+    assert event.made_of == {"replicator-source": "s3://bucket/a/ü", "replicator-etag": "e"}
     nothings: list[object] = [{}, {"replicator-source": ""}, {"replicator-source": 7}, [], "x", 7]
     for nothing in nothings:
         assert only(payload(metadata=nothing), attributes()).replica_of is None
