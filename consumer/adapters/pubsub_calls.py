@@ -6,6 +6,7 @@ and its search for credentials (the token is ours, refreshed off the loop).
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
@@ -108,6 +109,8 @@ class PubsubCalls:
         message only over a connection that stands.
         """
         request = PullRequest(subscription=self._subscription, max_messages=most)
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
             answer = await self._ask(
                 CONSUME,
@@ -115,7 +118,9 @@ class PubsubCalls:
                 lambda sent: self._subscriber.pull(request, retry=None, timeout=seconds, metadata=sent),
             )
         except ReplicatorError as error:
-            if error.reason is not Reason.TIMEOUT:
+            # The server knows the deadline, too, and may be the first to end the call at it: by a reset of the stream.
+            ended = _answered(error, "CANCELLED") and clock() - began >= 0.9 * seconds
+            if error.reason is not Reason.TIMEOUT and not ended:
                 raise
             if self._is_cut_off():
                 raise unreachable(CONSUME, f"no connection within {seconds:g} s") from error

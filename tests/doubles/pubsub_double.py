@@ -58,7 +58,8 @@ _SERVICES: Final[Mapping[str, Mapping[str, tuple[Any, Any]]]] = {
 
 @dataclass(slots=True)
 class Fault:
-    """What the next `times` calls of a method answer. `done` does what was asked, and loses the answer.
+    """What the next `times` calls of a method answer. `done` does what was asked, and loses the answer;
+    `after` so many seconds.
 
     `words` are what `ErrorInfo` says, by ack id or by the number of the id in its request.
     """
@@ -69,6 +70,7 @@ class Fault:
     words: Mapping[str | int, str] = field(default_factory=dict)
     times: int = 1
     done: bool = False
+    after: float = 0.0
 
 
 @dataclass(slots=True)
@@ -195,6 +197,7 @@ class PubsubDouble:
                 fault = self._fault(method)
                 if fault is None:
                     return await answer(request)
+                await asyncio.sleep(fault.after)
                 if fault.done:
                     await answer(request)
                 words = {

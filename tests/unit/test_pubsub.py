@@ -135,6 +135,17 @@ async def test_no_message_in_time_is_nothing_whoever_says_so(
     assert await queue.receive(1) == []
 
 
+async def test_a_wait_that_the_server_ends_by_a_reset_is_nothing_too(
+    pubsub: PubsubDouble, new_queue: NewQueue
+) -> None:
+    """Both sides know the deadline, and either may be the first to see it pass."""
+    queue = new_queue(wait_seconds=3.0)
+    await queue.describe()
+    pubsub.fail("Pull", Code.CANCELLED, "Received RST_STREAM with error code 8", after=2.8)
+
+    assert await queue.receive(1) == []
+
+
 async def test_a_server_that_is_not_there_is_said_to_be_unreachable(new_queue: NewQueue) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
