@@ -5,7 +5,7 @@
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-# Further arguments for the program that a target runs: make run ARGS="--objects 100 --exit"
+# Further arguments for the program that a target runs: make run ARGS="--both-ways --objects 100 --exit"
 ARGS ?=
 
 UV_PIN := 0.13.9

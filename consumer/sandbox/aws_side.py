@@ -68,7 +68,8 @@ class AwsSide:
             VisibilityTimeout="60",
             RedrivePolicy=json.dumps(redrive),
         )
-        self._s3.create_bucket(Bucket=self._bucket)
+        # Else nothing in it could be looked at with curl, which signs nothing.
+        self._s3.create_bucket(Bucket=self._bucket, ACL="public-read")
         notification = {"QueueArn": queue_arn, "Events": ["s3:ObjectCreated:*"]}
         self._s3.put_bucket_notification_configuration(
             Bucket=self._bucket, NotificationConfiguration={"QueueConfigurations": [notification]}

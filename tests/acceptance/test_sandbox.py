@@ -235,7 +235,7 @@ def test_both_ways_it_keeps_running_and_a_file_can_be_dropped_on_either_side(sta
         subprocess.run([sys.executable, *shlex.split(put)], check=True, timeout=LIMIT_SECONDS)
     sandbox.wait_for("arrived      s3 → gs  from-python.txt")
     sandbox.wait_for("arrived      gs → s3  from-python-too.txt")
-    looks = re.findall(r"^ +curl -sSi? '?(http[^ ']+)'?$", sandbox.said, re.MULTILINE)
+    looks = re.findall(r"^ +curl -sSi? '?(http[^\s']+)'?$", sandbox.said, re.MULTILINE)
     assert len(looks) == 3
     with httpx.Client(trust_env=False, timeout=LIMIT_SECONDS) as client:
         for url in looks:

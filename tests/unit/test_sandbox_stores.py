@@ -13,6 +13,7 @@ from typing import Any
 import boto3
 import google_crc32c
 import grpc
+import httpx
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -102,6 +103,9 @@ def test_a_replica_is_looked_for_on_the_other_side(clouds: Clouds, s3: Any, gcs:
     gcs.put(Sample("seen", lambda: b"there"))
     s3.put_object(Bucket=SOURCE_BUCKET, Key="from-gcs/seen", Body=b"back")
     assert (clouds.replica(there), clouds.replica(back)) == (b"there", b"back")
+    for sample, expected in ((there, b"there"), (back, b"back")):
+        url = clouds.replica_url(sample) + ("?alt=media" if sample is there else "")
+        assert httpx.get(url, trust_env=False).content == expected, "anybody can look at it"
 
 
 def test_a_message_that_waits_on_either_side_is_counted(clouds: Clouds, events: Callable[..., Any]) -> None:
