@@ -8,14 +8,17 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import pytest
+from pydantic import SecretStr
 
-from consumer.app import new_daemon
+from consumer import process
+from consumer.app import new_daemon, open_worker
 from consumer.checks import Status, check_ledger
 from consumer.daemon import Daemon
 from consumer.engine import Engine, open_engine
-from consumer.errors import Reason, ReplicatorError
+from consumer.errors import ConfigurationError, Reason, ReplicatorError
 from consumer.ledger import LedgerFirst
 from consumer.ledger_guard import CONNECT_SECONDS, GuardedLedger
 from consumer.ledgers import open_ledger
@@ -114,3 +117,31 @@ async def test_a_ledger_that_hangs_is_a_warning_soon() -> None:
     assert found.status is Status.WARNING
     assert "in time" in found.detail
     assert now() - began < CONNECT_SECONDS + 0.1
+
+
+async def test_a_worker_has_a_ledger_of_its_own_and_connects_it_before_it_takes_messages() -> None:
+    ledger = MemoryLedger()
+    settings = SETTINGS.model_copy(update={"ledger_url": SecretStr("redis://h")})
+    with patch("consumer.ledgers._new_redis", return_value=ledger) as made:
+        async with open_worker(settings, watches_queue=False) as worker:
+            assert ledger.steps.calls == {"probe": 1}
+            [intake] = worker.daemon._intakes
+            assert isinstance(intake.pipeline._replicator, LedgerFirst)
+            assert worker.metrics.registry.get_sample_value("replicator_ledger_up") == 1
+    assert made.call_args.args == (settings, "redis://h")
+    assert ledger.steps.calls["close"] == 1
+
+
+def test_a_ledger_that_turns_out_to_be_misconfigured_ends_the_start_with_its_problem(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(process, "leave", left.append)
+
+    async def start() -> None:
+        raise ConfigurationError(["LEDGER_URL: needs an extra"])
+
+    with pytest.raises(AssertionError, match="unreachable"):
+        process.run(start)
+    assert left == [2]
+    assert "LEDGER_URL: needs an extra" in capsys.readouterr().err
