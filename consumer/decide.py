@@ -240,7 +240,15 @@ def _equal_content(source: SourceObject, replica: Replica, source_crc32c: int | 
         source_crc32c = int.from_bytes(base64.b64decode(source.checksums["crc32c"]), "big")
     if source_crc32c is not None and replica.crc32c is not None:
         return source_crc32c == replica.crc32c
-    if source.md5_etag and replica.md5 is not None:
-        return bytes.fromhex(source.revision) == replica.md5
+    source_md5 = _md5_of(source)
+    if source_md5 is not None and replica.md5 is not None:
+        return source_md5 == replica.md5
     # A store that tells no CRC32C can never be compared by reading the source: different until proven equal.
     return None if replica.crc32c is not None else False
+
+
+def _md5_of(source: SourceObject) -> bytes | None:
+    if source.md5_etag:
+        return bytes.fromhex(source.revision)
+    told = None if source.checksums_composite else source.checksums.get("md5")
+    return None if told is None else base64.b64decode(told)

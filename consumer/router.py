@@ -56,6 +56,8 @@ class Router:
             if done is not None:
                 return done
             outcome = await lane.replicator.replicate(event, optimistic=False)
+        if outcome.reason is not Reason.NEWER_AT_DESTINATION:
+            return outcome
         changing = ReplicatorError(
             Reason.CONTENTION, f"{event.ref.uri} and {outcome.destination} kept changing", kind=Kind.RETRYABLE
         )

@@ -146,6 +146,13 @@ class TestEqualContent:
         assert isinstance(self.decide(SOURCE, replace(FOREIGN, crc32c=None)), Done)
         assert isinstance(self.decide(SOURCE, replace(DIFFERENT, crc32c=None)), Refuse)
 
+    def test_an_md5_that_gcs_stores_is_compared_as_well(self) -> None:
+        """An object of S3 whose uploader sent no CRC32C tells nothing else."""
+        stored = base64.b64encode(hashlib.md5(DATA).digest()).decode()
+        source = replace(OPAQUE, revision="9", checksums={"md5": stored})
+        assert isinstance(self.decide(source, replace(FOREIGN, crc32c=None)), Done)
+        assert isinstance(self.decide(source, replace(DIFFERENT, crc32c=None)), Refuse)
+
     def test_an_etag_that_is_no_md5_is_never_compared_as_one(self) -> None:
         source = replace(SOURCE, md5_etag=False)
         assert self.decide(source, FOREIGN) == Compare()
