@@ -660,6 +660,8 @@ def test_series_that_alerts_need_exist_before_the_first_event() -> None:
             assert value(f"replicator_{name}_total", {"source": source}) == 0
     for result, reason in [("copied", "created"), ("failed", "unexpected"), ("failed", "archived")]:
         assert value("replicator_objects_total", {"result": result, "reason": reason}) == 0
+    for reason in ("own_replica", "newer_at_destination", "no_route"):
+        assert value("replicator_objects_total", {"result": "ignored", "reason": reason}) == 0
     assert value("replicator_objects_total", {"result": "failed", "reason": "created"}) is None
     assert value("replicator_paused", {"reason": "credentials"}) == 0
 
