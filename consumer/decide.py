@@ -15,8 +15,8 @@ from consumer.errors import Kind, Reason
 from consumer.identity import (
     answers,
     is_made_of,
-    is_original,
     is_ours,
+    is_users,
     metadata_digest,
     same_identity,
     written,
@@ -159,7 +159,7 @@ def decide(
     equal = _equal_content(source, replica, source_crc32c)
     if equal is None:
         return Compare()
-    rivals = policy.both_ways and is_original(replica)
+    rivals = policy.both_ways and is_users(replica, source.ref)
     if equal and not (rivals and _carry_different_metadata(source, replica)):
         return Done(Result.ADOPTED, Reason.SAME_CONTENT)
     if rivals:

@@ -403,6 +403,18 @@ class TestBothWays:
         decision = decide(event(EventKind.CREATED), SOURCE, ANOTHER_BUCKETS, self.POLICY)
         assert isinstance(decision, Refuse)
 
+    @pytest.mark.parametrize(("seconds", "copies"), [(-1, True), (1, False)])
+    def test_a_users_copy_of_one_replica_over_another_is_the_users_word(
+        self, seconds: int, copies: bool
+    ) -> None:
+        """A copy within the store keeps the metadata, which tells of another object of the very bucket: the program
+        itself makes a name of one object only."""
+        made = identity.identity(replace(SOURCE, ref=replace(REF, key="another/key")))
+        there = replace(DIFFERENT, modified=SOURCE.last_modified + seconds, metadata=made)
+        decision = decide(event(EventKind.CREATED), SOURCE, there, self.POLICY)
+        assert decision == (Copy(there.revision) if copies else NEWER_AT_DESTINATION)
+        assert isinstance(decide(event(EventKind.CREATED), SOURCE, there, Policy()), Refuse)
+
     def test_one_way_a_stranger_s_object_is_no_rival(self) -> None:
         older = replace(DIFFERENT, modified=SOURCE.last_modified - 1)
         assert isinstance(decide(event(EventKind.CREATED), SOURCE, older, Policy()), Refuse)
