@@ -27,15 +27,16 @@ HINTS: Final[dict[Reason, str]] = {
     "that the store or its KMS keeps",
     Reason.METADATA_TOO_LARGE: "GCS takes at most 8 KiB of custom metadata, S3 2 KiB: shorten it at the source",
     Reason.SOURCE_MISSING: "the object was deleted before it was copied; ON_MISSING_OBJECT says what follows",
-    Reason.SOURCE_FORBIDDEN: "grant s3:GetObject, s3:GetObjectVersion, s3:ListBucket and kms:Decrypt on a source in S3, "
-    "storage.objects.get and list on one in GCS, then `consumer dlq redrive`",
+    Reason.SOURCE_FORBIDDEN: "grant s3:GetObject, s3:GetObjectVersion, s3:ListBucket and kms:Decrypt on a source in "
+    "S3, storage.objects.get and list on one in GCS, then `consumer dlq redrive`",
     Reason.DESTINATION_FORBIDDEN: "grant storage.objects.create, get and delete on a destination in GCS, s3:GetObject, "
-    "s3:PutObject, s3:DeleteObject, s3:AbortMultipartUpload and s3:ListBucket on one in S3, then `consumer dlq redrive`",
+    "s3:PutObject, s3:DeleteObject, s3:AbortMultipartUpload and s3:ListBucket on one in S3, then "
+    "`consumer dlq redrive`",
     Reason.RETENTION: "a retention policy or hold protects the replica: lift it, or accept the older state",
     Reason.SOURCE_BUCKET_MISSING: "create the source bucket again or remove its notification",
     Reason.DESTINATION_BUCKET_MISSING: "create the destination bucket or correct GCS_BUCKET_NAME or ROUTES",
-    Reason.QUEUE_MISSING: "create the queue or correct SQS_QUEUE_URL and AWS_REGION; create the subscription or correct "
-    "PUBSUB_SUBSCRIPTION",
+    Reason.QUEUE_MISSING: "create the queue or correct SQS_QUEUE_URL and AWS_REGION; create the subscription or "
+    "correct PUBSUB_SUBSCRIPTION",
     Reason.CREDENTIALS: "renew or correct the credentials; `consumer check` names the missing right",
     Reason.CLOCK_SKEW: "correct this machine's clock (NTP)",
     Reason.ENDPOINT_UNREACHABLE: "check network, DNS and the endpoint URLs; work goes on once it answers",

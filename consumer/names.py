@@ -82,7 +82,9 @@ def destination_name(prefix: str, key: str, store: Store = Store.GCS) -> str:
         raise _forbidden(
             store,
             f"the name has {size} bytes in UTF-8, more than {_MAX_NAME_BYTES}",
-            "shorten the destination's prefix (GCS_KEY_PREFIX or a route's) or the source's key" if prefix else "shorten the source's key",
+            "shorten the destination's prefix (GCS_KEY_PREFIX or a route's) or the source's key"
+            if prefix
+            else "shorten the source's key",
         )
     if store is Store.S3:
         _check_relative(name)
@@ -114,7 +116,11 @@ def _check_gcs(name: str) -> None:
             "copy the source object to a key without line breaks",
         )
     if name in {".", ".."}:
-        raise _forbidden(Store.GCS, f"the name is '{name}'", "set a prefix for the destination (GCS_KEY_PREFIX or a route's) or rename the source object")
+        raise _forbidden(
+            Store.GCS,
+            f"the name is '{name}'",
+            "set a prefix for the destination (GCS_KEY_PREFIX or a route's) or rename the source object",
+        )
     if name.startswith(_ACME_PREFIX):
         raise _forbidden(
             Store.GCS,

@@ -109,7 +109,10 @@ async def test_an_ignored_object_is_a_conflict(service: Scripted) -> None:
     ("reason", "says"),
     [
         (Reason.OWN_REPLICA, "s3://incoming/a/b c.txt was itself made of gs://replica/a/b c.txt"),
-        (Reason.NEWER_AT_DESTINATION, "gs://replica/a/b c.txt was written later than s3://incoming/a/b c.txt"),
+        (
+            Reason.NEWER_AT_DESTINATION,
+            "gs://replica/a/b c.txt was written later than s3://incoming/a/b c.txt",
+        ),
         (Reason.NO_ROUTE, "no route takes s3://incoming/a/b c.txt"),
     ],
 )
