@@ -40,7 +40,7 @@ _READING: Final[dict[int, Reason]] = {
 _HINTS: Final[dict[Reason, str]] = {
     Reason.CREDENTIALS: "check GOOGLE_APPLICATION_CREDENTIALS or the workload's identity",
     Reason.DESTINATION_FORBIDDEN: "grant {operation} on gs://{bucket}",
-    Reason.DESTINATION_BUCKET_MISSING: "create gs://{bucket} or correct GCS_BUCKET_NAME",
+    Reason.DESTINATION_BUCKET_MISSING: "create gs://{bucket} or correct GCS_BUCKET_NAME or ROUTES",
     Reason.SOURCE_BUCKET_MISSING: "create gs://{bucket}, or stop its events",
     Reason.SOURCE_FORBIDDEN: "allow storage.objects.get on it, and cloudkms.cryptoKeyVersions.useToDecrypt to the "
     "bucket's service agent; without storage.objects.list a missing object looks like this too",
