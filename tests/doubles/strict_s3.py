@@ -152,13 +152,13 @@ class StrictS3(FaultyS3):
             return _aborted(request)
         if fault.status is not None:
             seen(fault.status)
-            document = _document(fault.code, "Injected by the test.")
+            document = _refused(fault.code, "Injected by the test.")
             return web.Response(status=fault.status, body=document, headers=fault.headers)
         headers = {name.lower(): value for name, value in request.headers.items()}
         try:
             response = self._write(operation, bucket, key, asked, headers, body, fault)
         except _RefusalError as refusal:
-            document = _document(refusal.code, refusal.message)
+            document = _refused(refusal.code, refusal.message)
             response = web.Response(status=refusal.status, body=document)
         if fault.lose:
             seen(0)
@@ -380,6 +380,12 @@ def _operation(method: str, asked: Mapping[str, str]) -> Operation | None:
             return "abort" if "uploadId" in asked else "delete"
         case _:
             return "uploads" if "uploads" in asked else None
+
+
+def _refused(code: str, message: str) -> bytes:
+    """An error document; that of a part names it by its number and its ETag, as S3's does."""
+    part = "<UploadId>upload</UploadId><PartNumber>1</PartNumber><ETag>0123456789abcdef0123456789abcdef</ETag>"
+    return _document(code, message, part if code in ("InvalidPart", "InvalidPartOrder") else "")
 
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:

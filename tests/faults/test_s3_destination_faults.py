@@ -377,6 +377,15 @@ async def test_an_error_behind_a_200_that_does_not_pass_fails(lab: Lab) -> None:
     assert lab.s3.uploads == {}
 
 
+async def test_a_part_that_is_missing_behind_a_200_is_no_success(lab: Lab) -> None:
+    """The error names the part by its ETag, which is not the object's."""
+    lab.source.put(SOURCE, KEY, LARGE)
+    lab.s3.fail(WriteFault("complete", status=200, code="InvalidPart"))
+    outcome = await lab.replicate()
+    assert (outcome.result, lab.data, lab.seen()) == (Result.COPIED, LARGE, [len(LARGE)])
+    assert lab.s3.operations().count("start") == 2
+
+
 async def test_a_refusal_behind_a_200_is_told_as_such(lab: Lab) -> None:
     lab.source.put(SOURCE, KEY, LARGE)
     lab.s3.fail(WriteFault("complete", times=None, status=200, code="AccessDenied"))
