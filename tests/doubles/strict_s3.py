@@ -100,6 +100,8 @@ class StrictS3(FaultyS3):
         self.initiator = INITIATOR
         self.forbidden: set[Operation] = set()
         """What is refused with AccessDenied."""
+        self.locked = False
+        """Whether the bucket has Object Lock with a default retention: nothing is taken without a checksum."""
         self.conditional = True
         """Whether conditions of writes are looked at."""
         self.conditional_deletes: bool | None = True
@@ -199,6 +201,10 @@ class StrictS3(FaultyS3):
             raise _RefusalError(400, "XAmzContentSHA256Mismatch")
         if len(key.encode()) > 1024:
             raise _RefusalError(400, "KeyTooLongError")
+        if self.locked and operation in ("put", "part") and "x-amz-checksum-crc32c" not in headers:
+            raise _RefusalError(
+                400, "InvalidRequest", "Content-MD5 OR x-amz-checksum- HTTP header is required with Object Lock"
+            )
         match operation:
             case "put":
                 return self._put(bucket, key, headers, body, fault)

@@ -529,6 +529,15 @@ async def test_the_check_tells_a_store_that_ignores_conditions_and_leaves_nothin
     assert lab.s3.buckets[DESTINATION] == {}
 
 
+async def test_a_bucket_with_object_lock_is_checked_and_written_to(lab: Lab) -> None:
+    lab.s3.locked = True
+    assert (await check(lab))[0] is Status.OK
+    for data in (SMALL, LARGE):
+        lab.source.put(SOURCE, KEY, data)
+        await lab.replicate()
+        assert lab.data == data
+
+
 async def test_the_check_tells_of_a_right_that_is_missing(lab: Lab) -> None:
     lab.s3.forbidden.add("put")
     status, detail = await check(lab)
