@@ -105,8 +105,8 @@ def ack_failures(metadata: Mapping[str, str]) -> dict[str, str]:
 def others_failures(code: str, ack_ids: Iterable[str]) -> dict[str, str]:
     """What became of the ack ids that an answer with `ack_failures` does not name, in the same words.
 
-    When the request itself failed in passing, theirs did, too (so read by Google's clients for Python and Go). Otherwise
-    the answer is about those that it names.
+    When the request itself failed in passing, theirs did, too (so read by Google's clients for Python and Go).
+    Otherwise the answer is about those that it names.
     """
     return dict.fromkeys(ack_ids, f"TRANSIENT_FAILURE_{code}") if code in _PASSING else {}
 

@@ -40,7 +40,7 @@ class Written:
 def described(new: NewObject, operation: str) -> Written:
     """The headers that describe `new`.
 
-    Raises `refused` for metadata that no header can carry, `name_not_allowed` for such a name of the source (permanent).
+    Raises, for what no header can carry, `refused`, or `name_not_allowed` when it is the source's name (permanent).
     """
     carried = new.carried
     signed: dict[str, str] = {}

@@ -201,10 +201,6 @@ class StrictS3(FaultyS3):
             raise _RefusalError(400, "XAmzContentSHA256Mismatch")
         if len(key.encode()) > 1024:
             raise _RefusalError(400, "KeyTooLongError")
-        if self.locked and operation in ("put", "part") and "x-amz-checksum-crc32c" not in headers:
-            raise _RefusalError(
-                400, "InvalidRequest", "Content-MD5 OR x-amz-checksum- HTTP header is required with Object Lock"
-            )
         match operation:
             case "put":
                 return self._put(bucket, key, headers, body, fault)
@@ -230,6 +226,10 @@ class StrictS3(FaultyS3):
     ) -> web.Response:
         kept = _kept(headers)
         _check_sum(headers, body)
+        if self.locked and "x-amz-checksum-crc32c" not in headers:
+            raise _RefusalError(
+                400, "InvalidRequest", "Content-MD5 OR x-amz-checksum- HTTP header is required"
+            )
         self._check_condition(bucket, key, headers)
         body = _spoiled(body) if fault.spoil else body
         sums = {}
@@ -390,7 +390,9 @@ def _operation(method: str, asked: Mapping[str, str]) -> Operation | None:
 
 def _refused(code: str, message: str) -> bytes:
     """An error document; that of a part names it by its number and its ETag, as S3's does."""
-    part = "<UploadId>upload</UploadId><PartNumber>1</PartNumber><ETag>0123456789abcdef0123456789abcdef</ETag>"
+    part = (
+        "<UploadId>upload</UploadId><PartNumber>1</PartNumber><ETag>0123456789abcdef0123456789abcdef</ETag>"
+    )
     return _document(code, message, part if code in ("InvalidPart", "InvalidPartOrder") else "")
 
 
