@@ -46,7 +46,11 @@ async def check_all(settings: Settings) -> list[Check]:
     """`consumer check`."""
     telemetry = Telemetry(Metrics(__version__))
     async with open_engine(settings, telemetry) as engine:
-        return await run_checks(settings, engine, _queues(settings, engine, telemetry))
+        queues = _queues(settings, engine, telemetry)
+        try:
+            return await run_checks(settings, engine, queues)
+        finally:
+            await queues.close()
 
 
 async def replicate_objects(settings: Settings, refs: Sequence[ObjectRef]) -> AsyncIterator[Outcome]:
@@ -219,6 +223,7 @@ class App:
             if not await self._start_up(engine, queues):
                 return 0
             if not isinstance(service, Daemon):
+                await queues.close()  # the workers have their own
                 await self._unless_stopped(service.begin())
             self._telemetry.started(settings.public())
             if started is not None:
