@@ -20,7 +20,7 @@ RUN uv sync --frozen --no-dev --no-editable
 # --- run: the interpreter and the installed program, nothing else ----------------------------------------------------
 FROM python:${PYTHON_VERSION}-slim AS run
 LABEL org.opencontainers.image.title="cross-cloud-replicator" \
-      org.opencontainers.image.description="Replicates S3 objects to Google Cloud Storage" \
+      org.opencontainers.image.description="Replicates objects between S3 and Google Cloud Storage" \
       org.opencontainers.image.licenses="Apache-2.0"
 # Nothing is installed at run time.
 RUN pip uninstall --yes --quiet --root-user-action=ignore pip

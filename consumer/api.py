@@ -51,7 +51,7 @@ def build_api(service: Service, *, config: ApiConfig, observer: Observer | None 
     """
     api = FastAPI(
         title="Cross-Cloud Replicator",
-        summary="Replicates S3 objects to Google Cloud Storage.",
+        summary="Replicates objects between S3 and Google Cloud Storage.",
         description=docs.DESCRIPTION,
         version=config.version,
         openapi_tags=docs.TAGS,
@@ -130,7 +130,7 @@ def _replication_routes(service: Service, config: ApiConfig) -> APIRouter:
         if not service.bucket_allowed(bucket):
             raise HTTPException(
                 403,
-                f"bucket {bucket} is not allowed; add it to SOURCE_BUCKETS [reason: bucket_not_allowed]",
+                f"bucket {bucket} is not allowed; add it to SOURCE_BUCKETS or ROUTES [reason: bucket_not_allowed]",
             )
         if not service.accepting():
             reason = service.not_ready_reason() or "not accepting work"

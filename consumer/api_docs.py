@@ -82,7 +82,9 @@ _EXISTING: Final = {
 }
 _BUSY: Final = "no slot became free in time; try again in 5 s"
 _CROWDED: Final = "400 requests run already; try again in 5 s"
-_BUCKET: Final = "bucket other is not allowed; add it to SOURCE_BUCKETS [reason: bucket_not_allowed]"
+_BUCKET: Final = (
+    "bucket other is not allowed; add it to SOURCE_BUCKETS or ROUTES [reason: bucket_not_allowed]"
+)
 _INVALID: Final = {
     "detail": [
         {

@@ -175,6 +175,12 @@ _DONE: Final[Mapping[Result, tuple[Literal["success", "already_exists"], str]]] 
     Result.ADOPTED: ("already_exists", "{destination} already holds the same content as {source}"),
 }
 
+_IGNORED: Final[Mapping[Reason, str]] = {
+    Reason.OWN_REPLICA: "{source} was itself made of {destination}, and never goes back there",
+    Reason.NEWER_AT_DESTINATION: "{destination} was written later than {source}, and is what counts",
+    Reason.NO_ROUTE: "no route takes {source}: `consumer routes explain` says why",
+}
+
 
 def answer_to(outcome: Outcome) -> Answer:
     """The answer for one object. A failure counts more than the result it comes with."""
@@ -189,7 +195,9 @@ def answer_to(outcome: Outcome) -> Answer:
         missing = outcome.failure or f"no such object: {source} (the key is taken as it is, not URL-decoded)"
         return Answer(404, "not_found", _with_reason(str(missing), outcome.reason))
     if outcome.failure is None and outcome.result is Result.IGNORED:
-        return Answer(409, "failed", _with_reason(f"{source} is not replicated", outcome.reason))
+        text = _IGNORED.get(outcome.reason, "{source} is not replicated")
+        told = text.format(source=source, destination=outcome.destination)
+        return Answer(409, "failed", _with_reason(told, outcome.reason))
     failure = outcome.failure or Failure(kind_of(outcome.reason), outcome.reason, f"{source} failed")
     return _answer_to_failure(failure)
 

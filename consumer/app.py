@@ -52,7 +52,11 @@ async def check_all(settings: Settings) -> list[Check]:
         open_engine(settings, telemetry) as engine,
         open_ledger(settings, engine.stores, engine.http, telemetry) as ledger,
     ):
-        return await run_checks(settings, engine, _queues(settings, engine, telemetry), ledger)
+        queues = _queues(settings, engine, telemetry)
+        try:
+            return await run_checks(settings, engine, queues, ledger)
+        finally:
+            await queues.close()
 
 
 async def replicate_objects(settings: Settings, refs: Sequence[ObjectRef]) -> AsyncIterator[Outcome]:
@@ -243,6 +247,7 @@ class App:
             if not await self._start_up(engine, queues, ledger):
                 return 0
             if not isinstance(service, Daemon):
+                await queues.close()  # the workers have their own
                 await self._unless_stopped(service.begin())
             self._telemetry.started(settings.public())
             if started is not None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from consumer.checks import Check
 
 app = typer.Typer(
-    help="Replicates S3 objects to Google Cloud Storage, each one verified before it becomes visible.",
+    help="Replicates objects between S3 and Google Cloud Storage, each one verified before it becomes visible.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -15,8 +15,8 @@ from consumer.errors import Kind, Reason
 from consumer.identity import (
     answers,
     is_made_of,
-    is_original,
     is_ours,
+    is_users,
     metadata_digest,
     same_identity,
     written,
@@ -159,7 +159,7 @@ def decide(
     equal = _equal_content(source, replica, source_crc32c)
     if equal is None:
         return Compare()
-    rivals = policy.both_ways and is_original(replica)
+    rivals = policy.both_ways and is_users(replica, source.ref)
     if equal and not (rivals and _carry_different_metadata(source, replica)):
         return Done(Result.ADOPTED, Reason.SAME_CONTENT)
     if rivals:
@@ -240,7 +240,15 @@ def _equal_content(source: SourceObject, replica: Replica, source_crc32c: int | 
         source_crc32c = int.from_bytes(base64.b64decode(source.checksums["crc32c"]), "big")
     if source_crc32c is not None and replica.crc32c is not None:
         return source_crc32c == replica.crc32c
-    if source.md5_etag and replica.md5 is not None:
-        return bytes.fromhex(source.revision) == replica.md5
+    source_md5 = _md5_of(source)
+    if source_md5 is not None and replica.md5 is not None:
+        return source_md5 == replica.md5
     # A store that tells no CRC32C can never be compared by reading the source: different until proven equal.
     return None if replica.crc32c is not None else False
+
+
+def _md5_of(source: SourceObject) -> bytes | None:
+    if source.md5_etag:
+        return bytes.fromhex(source.revision)
+    told = None if source.checksums_composite else source.checksums.get("md5")
+    return None if told is None else base64.b64decode(told)

@@ -21,6 +21,7 @@ from consumer.model import (
     Replica,
     SourceObject,
     Store,
+    place_of,
 )
 
 PREFIX: Final = "replicator-"
@@ -76,9 +77,11 @@ def is_ours(replica: Replica, ref: ObjectRef) -> bool:
     return replica.metadata.get(SOURCE) == ref.uri
 
 
-def is_original(replica: Replica) -> bool:
-    """Whether the object was not made of another one, as far as it tells."""
-    return SOURCE not in replica.metadata
+def is_users(replica: Replica, ref: ObjectRef) -> bool:
+    """Whether a user wrote the object that `ref` is replicated to, as far as it tells: it was not made of another one;
+    or of another one of that bucket, as a user's copy of a replica is, for a name is made of one object only."""
+    made_of = replica.metadata.get(SOURCE)
+    return made_of is None or (made_of != ref.uri and place_of(made_of) == ref.place)
 
 
 def same_identity(replica: Replica, source: SourceObject) -> bool:

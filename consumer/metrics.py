@@ -66,7 +66,6 @@ _DONE: Final = (
     (Result.COPIED, Reason.OVERWRITTEN),
     (Result.ALREADY_REPLICATED, Reason.SAME_IDENTITY),
     (Result.ALREADY_REPLICATED, Reason.SAME_EVENT),
-    (Result.IGNORED, Reason.OWN_REPLICA),
     (Result.ADOPTED, Reason.SAME_CONTENT),
     (Result.DELETED, Reason.SOURCE_DELETED),
     (Result.MISSING, Reason.SOURCE_MISSING),
@@ -75,6 +74,9 @@ _DONE: Final = (
     (Result.IGNORED, Reason.NOT_OURS),
     (Result.IGNORED, Reason.ALREADY_ABSENT),
     (Result.IGNORED, Reason.TEMPORARY_OBJECT),
+    (Result.IGNORED, Reason.OWN_REPLICA),
+    (Result.IGNORED, Reason.NEWER_AT_DESTINATION),
+    (Result.IGNORED, Reason.NO_ROUTE),
 )
 _REMEMBERED: Final = (
     (Result.ALREADY_REPLICATED, Reason.OLDER_EVENT),

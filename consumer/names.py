@@ -82,7 +82,9 @@ def destination_name(prefix: str, key: str, store: Store = Store.GCS) -> str:
         raise _forbidden(
             store,
             f"the name has {size} bytes in UTF-8, more than {_MAX_NAME_BYTES}",
-            "shorten GCS_KEY_PREFIX or the source's key" if prefix else "shorten the source's key",
+            "shorten the destination's prefix (GCS_KEY_PREFIX or a route's) or the source's key"
+            if prefix
+            else "shorten the source's key",
         )
     if store is Store.S3:
         _check_relative(name)
@@ -92,7 +94,7 @@ def destination_name(prefix: str, key: str, store: Store = Store.GCS) -> str:
         raise ReplicatorError(
             Reason.NAME_NOT_ALLOWED,
             f"the name lies below {TEMPORARY_PREFIX}, where this program keeps its temporary objects",
-            hint="change GCS_KEY_PREFIX or rename the source object",
+            hint="change the destination's prefix (GCS_KEY_PREFIX or a route's) or rename the source object",
         )
     return name
 
@@ -114,12 +116,16 @@ def _check_gcs(name: str) -> None:
             "copy the source object to a key without line breaks",
         )
     if name in {".", ".."}:
-        raise _forbidden(Store.GCS, f"the name is '{name}'", "set GCS_KEY_PREFIX or rename the source object")
+        raise _forbidden(
+            Store.GCS,
+            f"the name is '{name}'",
+            "set a prefix for the destination (GCS_KEY_PREFIX or a route's) or rename the source object",
+        )
     if name.startswith(_ACME_PREFIX):
         raise _forbidden(
             Store.GCS,
             f"the name begins with '{_ACME_PREFIX}'",
-            "set GCS_KEY_PREFIX or rename the source object",
+            "set a prefix for the destination (GCS_KEY_PREFIX or a route's) or rename the source object",
         )
 
 

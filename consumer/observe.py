@@ -18,7 +18,7 @@ from typing import Any, Final
 from prometheus_client import Counter
 
 from consumer.errors import Kind, Reason, kind_of
-from consumer.hints import HINTS
+from consumer.hints import HINTS, LEASE_LOST, NO_DEAD_LETTERS
 from consumer.lean_structlog import structlog
 from consumer.metrics import Metrics
 from consumer.model import (
@@ -235,7 +235,7 @@ class Telemetry:
             reason=event.reason.value,
             error=event.error,
             delay_seconds=round(event.delay, 3),
-            hint="the message was kept and comes again: give the queue a redrive policy or set SQS_DLQ_URL",
+            hint=NO_DEAD_LETTERS.get(event.delivery.source, ""),
         )
 
     def _lease_extended(self, event: LeaseExtended) -> None:
@@ -248,7 +248,7 @@ class Telemetry:
         self._log.warning(
             "lease lost",
             **self._message(event.delivery),
-            hint="somebody else has the message now; when frequent raise SQS_VISIBILITY_TIMEOUT_SECONDS",
+            hint=LEASE_LOST.get(event.delivery.source, ""),
         )
 
     def _paused(self, event: Paused) -> None:

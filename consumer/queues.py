@@ -23,6 +23,11 @@ class Queues:
     sqs: SqsQueue | None = None
     pubsub: PubsubQueue | None = None
 
+    async def close(self) -> None:
+        """Ends the connections of queues that only checks have asked."""
+        for queue in self:
+            await queue.close()
+
     def __iter__(self) -> Iterator[Queue]:
         return (queue for queue in (self.sqs, self.pubsub) if queue is not None)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from consumer.decide import ForeignRule, MissingRule, Policy
 from consumer.model import Store
 from consumer.route_entries import RouteEntry, RoutesFile
-from consumer.route_rules import problems, shared_names, with_pairs
+from consumer.route_rules import are_mirrors, problems, shared_names, with_pairs
 from consumer.routes import ANY_BUCKET, Place, Route
 
 if TYPE_CHECKING:
@@ -54,6 +54,17 @@ def check_routes(
                 f"{name}: entry {number} reads s3://{source.bucket}, which SOURCE_BUCKETS does not allow; add it there "
                 "or unset SOURCE_BUCKETS"
             )
+    rest = _one_line_way(listed, bucket, key_prefix, source_buckets)
+    if len(rest) > 1:
+        # Each of them writes the same names; a way back would carry one bucket's objects into another.
+        found += [
+            f"GCS_BUCKET_NAME: {one.destination} leads back to {one.source} by entry {number} of {name}, and other "
+            "buckets go there too; write both ways of the pair as entries, and give the others a GCS_KEY_PREFIX or a "
+            "bucket of their own"
+            for one in rest
+            for number, other in enumerate(listed, 1)
+            if are_mirrors(one, other)
+        ]
     if found:
         raise RouteProblems(found)
 

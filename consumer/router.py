@@ -15,6 +15,7 @@ from consumer.model import (
     ObjectRef,
     Outcome,
     Result,
+    Store,
     failed,
 )
 from consumer.ports import Observer, Replicates
@@ -56,6 +57,8 @@ class Router:
             if done is not None:
                 return done
             outcome = await lane.replicator.replicate(event, optimistic=False)
+        if outcome.reason is not Reason.NEWER_AT_DESTINATION:
+            return outcome
         changing = ReplicatorError(
             Reason.CONTENTION, f"{event.ref.uri} and {outcome.destination} kept changing", kind=Kind.RETRYABLE
         )
@@ -78,10 +81,11 @@ class Router:
             return Outcome(event, Result.IGNORED, Reason.EVENT_TYPE)
         if self.reads(event.ref):
             return Outcome(event, Result.IGNORED, Reason.NO_ROUTE)
+        where = "SOURCE_BUCKETS or ROUTES" if event.ref.store is Store.S3 else "ROUTES"
         refusal = ReplicatorError(
             Reason.BUCKET_NOT_ALLOWED,
-            f"the bucket {event.ref.bucket!r} is not one that may be read",
-            hint="add it to SOURCE_BUCKETS or ROUTES, or stop its notifications to this queue",
+            f"the bucket {event.ref.place} is not one that may be read",
+            hint=f"add it to {where}, or stop its notifications to this queue",
         )
         return failed(event, Failure.of(refusal))
 

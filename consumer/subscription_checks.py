@@ -45,6 +45,17 @@ def subscription_checks(
                 "grant pubsub.subscriptions.consume (roles/pubsub.subscriber) on it",
             )
         ]
+    if state is not None and described.dlq_topic == state.topic and not state.filter:
+        return [
+            Check(
+                _NAME,
+                target,
+                Status.FAILED,
+                f"dead letters would go to {state.topic}, which it is subscribed to itself",
+                "give PUBSUB_DLQ_TOPIC, or the dead-letter policy, another topic: each dead letter would come back "
+                "and make the next",
+            )
+        ]
     dead_letters = (
         f"dead letters go to {described.dlq_topic}" if described.dlq_topic else "no dead-letter topic"
     )

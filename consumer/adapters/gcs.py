@@ -33,6 +33,10 @@ FIELDS: Final = (
 )
 
 
+WRITTEN_FIELDS: Final = "name,generation,size,crc32c,metadata"
+"""Of the answer to a write: what the write asked for is known."""
+
+
 class GcsDestination:
     """`ports.DestinationStore` over one bucket."""
 
@@ -80,7 +84,7 @@ class GcsDestination:
             f"--{boundary}\r\nContent-Type: {resource['contentType']}\r\n\r\n"
         ).encode()
         tail = f"\r\n--{boundary}--\r\n".encode()
-        url = f"{self._uploads}?uploadType=multipart&ifGenerationMatch={new.if_revision}&fields={FIELDS}"
+        url = f"{self._uploads}?uploadType=multipart&ifGenerationMatch={new.if_revision}&fields={WRITTEN_FIELDS}"
         headers = {"Content-Type": f"multipart/related; boundary={boundary}"}
         parts = (head, *body, tail)
 
@@ -97,7 +101,7 @@ class GcsDestination:
 
     async def start_session(self, new: NewObject) -> GcsSession:
         resource = json.dumps(resource_of(new)).encode()
-        url = f"{self._uploads}?uploadType=resumable&ifGenerationMatch={new.if_revision}&fields={FIELDS}"
+        url = f"{self._uploads}?uploadType=resumable&ifGenerationMatch={new.if_revision}&fields={WRITTEN_FIELDS}"
         headers = {
             "Content-Type": "application/json; charset=UTF-8",
             "X-Upload-Content-Type": _content_type(new),

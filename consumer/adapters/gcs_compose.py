@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from consumer.adapters.gcs import FIELDS, resource_of
+from consumer.adapters.gcs import WRITTEN_FIELDS, resource_of
 from consumer.adapters.gcs_client import CREATE, DELETE, GET, GcsClient, read_replica
 from consumer.adapters.gcs_errors import is_missing_bucket
 from consumer.adapters.http import with_retries
@@ -116,7 +116,7 @@ class GcsComposer:
     async def compose(self, new: NewObject, parts: Sequence[Replica]) -> Replica:
         url = (
             f"{self._objects}/{quote(new.name, safe='')}/compose"
-            f"?ifGenerationMatch={new.if_revision}&fields={FIELDS}"
+            f"?ifGenerationMatch={new.if_revision}&fields={WRITTEN_FIELDS}"
         )
         sources = [
             {

@@ -35,17 +35,15 @@ _READING: Final[dict[int, Reason]] = {
     **{status: _BY_STATUS[status] for status in (401, 408, 429)},
     403: Reason.SOURCE_FORBIDDEN,
     404: Reason.SOURCE_BUCKET_MISSING,
-    407: Reason.ENDPOINT_UNREACHABLE,
 }
 _HINTS: Final[dict[Reason, str]] = {
     Reason.CREDENTIALS: "check GOOGLE_APPLICATION_CREDENTIALS or the workload's identity",
     Reason.DESTINATION_FORBIDDEN: "grant {operation} on gs://{bucket}",
-    Reason.DESTINATION_BUCKET_MISSING: "create gs://{bucket} or correct GCS_BUCKET_NAME",
+    Reason.DESTINATION_BUCKET_MISSING: "create gs://{bucket} or correct GCS_BUCKET_NAME or ROUTES",
     Reason.SOURCE_BUCKET_MISSING: "create gs://{bucket}, or stop its events",
     Reason.SOURCE_FORBIDDEN: "allow storage.objects.get on it, and cloudkms.cryptoKeyVersions.useToDecrypt to the "
     "bucket's service agent; without storage.objects.list a missing object looks like this too",
     Reason.CUSTOMER_KEY: "objects under a customer-supplied encryption key cannot be read",
-    Reason.ENDPOINT_UNREACHABLE: "give HTTP_PROXY or HTTPS_PROXY the proxy's user name and password",
     Reason.RETENTION: "a retention policy or hold protects the object at the destination",
     Reason.METADATA_TOO_LARGE: "shorten the source's user metadata: GCS takes 8 KiB in all",
 }

@@ -2,8 +2,8 @@
 
 Limits (https://cloud.google.com/pubsub/quotas): 512 KiB for an acknowledge or modifyAckDeadline request; the number of
 ids is ours. Without exactly-once delivery Pub/Sub answers for all of them: no error is success, and an ack id that
-is no longer valid is taken in silence. With it, an error names the ids that failed, and those that it does not name
-succeeded (so read by Google's own clients).
+is no longer valid is taken in silence. With it, an error names the ids that failed. Those that it does not name
+succeeded, unless the error is a passing one of the whole request (`others_failures`).
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ from consumer.adapters.pubsub_errors import (
     PUBLISH,
     RightMissing,
     ack_failures,
+    others_failures,
     refusal,
     unreachable,
 )
@@ -134,9 +135,10 @@ class PubsubCalls:
         return await with_retries(
             CONSUME,
             lambda: self._ask_about_ids(
+                ack_ids,
                 lambda sent: self._subscriber.acknowledge(
                     request, retry=None, timeout=_CALL_SECONDS, metadata=sent
-                )
+                ),
             ),
             self._observer,
         )
@@ -151,9 +153,10 @@ class PubsubCalls:
             subscription=self._subscription, ack_ids=ack_ids, ack_deadline_seconds=seconds
         )
         return await self._ask_about_ids(
+            ack_ids,
             lambda sent: self._subscriber.modify_ack_deadline(
                 request, retry=None, timeout=_CALL_SECONDS, metadata=sent
-            )
+            ),
         )
 
     async def publish(self, topic: str, data: bytes, attributes: Mapping[str, str]) -> str:
@@ -220,7 +223,9 @@ class PubsubCalls:
 
     # --- inside ---
 
-    async def _ask_about_ids(self, call: Callable[[Sent], Awaitable[None]]) -> Mapping[str, str]:
+    async def _ask_about_ids(
+        self, ack_ids: Sequence[str], call: Callable[[Sent], Awaitable[None]]
+    ) -> Mapping[str, str]:
         try:
             await self._ask(CONSUME, self._subscription, call)
         except ReplicatorError as error:
@@ -234,7 +239,7 @@ class PubsubCalls:
                 for ack_id, word in ack_failures(detail.metadata).items()
             }
             if failures:
-                return failures
+                return {**others_failures(_code(cause), ack_ids), **failures}
             if _answered(error, "INVALID_ARGUMENT"):
                 raise InvalidIds(error.reason, error.message, operation=error.operation) from cause
             raise

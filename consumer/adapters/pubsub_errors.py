@@ -12,7 +12,7 @@ repeats them in its own text, which is scrubbed.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from consumer.errors import Kind, LeaseLost, Reason, ReplicatorError
@@ -22,6 +22,7 @@ GET: Final = "pubsub.subscriptions.get"
 PUBLISH: Final = "pubsub.topics.publish"
 
 INVALID_ACK_ID: Final = "PERMANENT_FAILURE_INVALID_ACK_ID"
+_PASSING: Final = frozenset({"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "INTERNAL", "UNAVAILABLE"})
 _FAILURES: Final = ("PERMANENT_FAILURE_", "TRANSIENT_FAILURE_")
 
 _BY_CODE: Final[Mapping[str, Reason]] = {
@@ -99,6 +100,15 @@ def lease_lost(operation: str) -> LeaseLost:
 def ack_failures(metadata: Mapping[str, str]) -> dict[str, str]:
     """What `ErrorInfo` says of single ack ids; nothing when it speaks of something else."""
     return {ack_id: word for ack_id, word in metadata.items() if word.startswith(_FAILURES)}
+
+
+def others_failures(code: str, ack_ids: Iterable[str]) -> dict[str, str]:
+    """What became of the ack ids that an answer with `ack_failures` does not name, in the same words.
+
+    When the request itself failed in passing, theirs did, too (so read by Google's clients for Python and Go).
+    Otherwise the answer is about those that it names.
+    """
+    return dict.fromkeys(ack_ids, f"TRANSIENT_FAILURE_{code}") if code in _PASSING else {}
 
 
 def is_passing(word: str) -> bool:

@@ -104,10 +104,11 @@ class S3Destination:
         `refused` for a store that takes no write with a condition.
         """
 
+        # With a checksum, as every write: without one a bucket with Object Lock refuses for the want of it.
+        signed = {**condition(_NEVER), **_checksum(0)}
+
         async def call() -> str:
-            async with await self._bucket.send(
-                "PUT", self._probe_name, PUT, signed=condition(_NEVER)
-            ) as response:
+            async with await self._bucket.send("PUT", self._probe_name, PUT, signed=signed) as response:
                 if response.status != 200:
                     raise await self._bucket.refusal(response, self._probe_name, PUT)
             await self._remove(self._probe_name, {})
@@ -122,12 +123,7 @@ class S3Destination:
 
     async def create(self, new: NewObject, body: Sequence[bytes], crc32c: int) -> Replica:
         written = described(new, PUT)
-        signed = {
-            **written.signed,
-            **condition(new.if_revision),
-            "x-amz-sdk-checksum-algorithm": "CRC32C",
-            "x-amz-checksum-crc32c": encode_crc32c(crc32c),
-        }
+        signed = {**written.signed, **condition(new.if_revision), **_checksum(crc32c)}
 
         async def call() -> Replica:
             # After a lost answer the second attempt meets our own object: 412, and the engine looks whose it is.
@@ -220,6 +216,11 @@ class S3Destination:
                 raise await self._bucket.refusal(response, name, DELETE)
 
         return await self._bucket.calls(DELETE, call)
+
+
+def _checksum(crc32c: int) -> dict[str, str]:
+    """The headers by which S3 checks a body that is sent whole."""
+    return {"x-amz-sdk-checksum-algorithm": "CRC32C", "x-amz-checksum-crc32c": encode_crc32c(crc32c)}
 
 
 def _told_crc32c(response: Exchange, etag: str) -> int | None:

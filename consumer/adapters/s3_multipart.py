@@ -33,7 +33,8 @@ _CANCEL_SECONDS: Final = 2.0
 _COMPLETE_SECONDS: Final = 300.0
 """How long the answer to the last request may take: putting many parts together does (AWS: "several minutes")."""
 
-_ETAG: Final = re.compile(rb"<ETag>([^<]+)</ETag>")
+_RESULT: Final = re.compile(rb"<CompleteMultipartUploadResult\b.*?<ETag>([^<]+)</ETag>", re.DOTALL)
+"""The object's ETag, and never the part's that an error document (`InvalidPart`) names."""
 _CRC: Final = re.compile(rb"<ChecksumCRC32C>([^<]+)</ChecksumCRC32C>")
 _COMPOSITE: Final = b"<ChecksumType>COMPOSITE</ChecksumType>"
 
@@ -223,7 +224,7 @@ class S3Session:
             if response.status != 200:
                 raise await self._refusal(response, COMPLETE)
             body = await response.read()
-            etag = _ETAG.search(body)
+            etag = _RESULT.search(body)
             if etag is None:
                 # S3 says 200 before it has put the parts together; what went wrong then comes in the body.
                 raise self._bucket.told(response, name, COMPLETE, 500, body)

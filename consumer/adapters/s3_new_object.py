@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from consumer.errors import Reason, ReplicatorError
+from consumer.identity import SOURCE
 from consumer.model import ABSENT, NewObject, Revision
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
@@ -37,7 +38,10 @@ class Written:
 
 
 def described(new: NewObject, operation: str) -> Written:
-    """The headers that describe `new`. Raises `refused` (permanent) for metadata that no header can carry."""
+    """The headers that describe `new`.
+
+    Raises, for what no header can carry, `refused`, or `name_not_allowed` when it is the source's name (permanent).
+    """
     carried = new.carried
     signed: dict[str, str] = {}
     unsigned: dict[str, str] = {}
@@ -63,6 +67,13 @@ def described(new: NewObject, operation: str) -> Written:
         if not _TOKEN.fullmatch(header):
             raise _not_carried(f"the name {name!r} cannot be a header's", operation)
         if _CONTROL.search(value):
+            if name == SOURCE:
+                raise ReplicatorError(
+                    Reason.NAME_NOT_ALLOWED,
+                    "the object's name holds control characters, and S3 cannot carry it in the replica's metadata",
+                    hint="rename the source object",
+                    operation=operation,
+                )
             raise _not_carried(f"the value of {name!r} holds control characters", operation)
         metadata[header] = value
         signed[f"x-amz-meta-{header}"] = encoded(value)

@@ -72,10 +72,13 @@ class S3Requests:
         checksum of the body: over TLS it is not hashed for the signature, too, as AWS's own clients do it.
         """
         asked = (method, bucket, key, operation, query, signed, unsigned, body, checked, read_seconds)
-        response = await self._send(self._region_of(bucket, region), *asked)
-        if response.status in (301, 307, 400) and await self._learn_region(bucket, response):
-            response.close()
-            return await self._send(self._regions[bucket], *asked)
+        first = self._region_of(bucket, region)
+        response = await self._send(first, *asked)
+        if response.status in (301, 307, 400):
+            told = await self._told_region(bucket, response)
+            if told and told != first:
+                response.close()
+                return await self._send(told, *asked)
         return response
 
     async def with_valid_keys(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -138,18 +141,18 @@ class S3Requests:
             return learned
         return hinted if hinted and not self._custom_endpoint else self._region
 
-    async def _learn_region(self, bucket: str, response: Exchange) -> bool:
-        """Whether S3 told of another region than the one asked; it is asked first from then on."""
+    async def _told_region(self, bucket: str, response: Exchange) -> str:
+        """The region that S3 told, empty when it told none; it is asked first from then on."""
         region = response.headers.get("x-amz-bucket-region", "")
         if not region and response.status == 400:
             match = _RIGHT_REGION.search(await error_body(response))
             region = match[1].decode() if match else ""
-        if not re.fullmatch(r"[a-z0-9-]{1,32}", region) or self._regions.get(bucket) == region:
-            return False
+        if not re.fullmatch(r"[a-z0-9-]{1,32}", region):
+            return ""
         if len(self._regions) > _MOST_BUCKETS:
             self._regions.clear()
         self._regions[bucket] = region
-        return True
+        return region
 
 
 async def error_body(response: Exchange) -> bytes:

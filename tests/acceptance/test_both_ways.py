@@ -176,9 +176,24 @@ def sides() -> Iterator[Sides]:
         aws.close()
 
 
+@dataclass
+class Relay:
+    """A relay that runs on a loop in another thread."""
+
+    relay: TcpCutter
+    loop: asyncio.AbstractEventLoop
+
+    def cut(self) -> int:
+        """Resets every connection; how many there were."""
+
+        async def cut() -> int:
+            return self.relay.cut()
+
+        return asyncio.run_coroutine_threadsafe(cut(), self.loop).result(30)
+
+
 @contextmanager
-def cutter(upstream: str) -> Iterator[TcpCutter]:
-    """A relay that runs in a thread of its own; `cut` may be called from any."""
+def cutter(upstream: str) -> Iterator[Relay]:
     loop, ready, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
     made: list[TcpCutter] = []
 
@@ -191,9 +206,8 @@ def cutter(upstream: str) -> Iterator[TcpCutter]:
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
     thread.start()
     assert ready.wait(30)
-    relay = made[0]
     try:
-        yield relay
+        yield Relay(made[0], loop)
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(30)
@@ -243,7 +257,7 @@ def test_a_thousand_objects_each_way_at_once_and_nothing_goes_round(sides: Sides
 
 def test_a_connection_to_pubsub_cut_twenty_times_loses_nothing(sides: Sides, launch: Launcher) -> None:
     with cutter(sides.pubsub_address) as relay:
-        daemon = launch.daemon(sides.env(relay.address))
+        daemon = launch.daemon(sides.env(relay.relay.address))
         putting = ThreadPoolExecutor(1).submit(sides.put_both, OBJECTS // 4)
         cuts = 0
         while cuts < CUTS:
@@ -252,5 +266,5 @@ def test_a_connection_to_pubsub_cut_twenty_times_loses_nothing(sides: Sides, lau
             cuts += bool(relay.cut())
         bodies = putting.result()
         come_to_rest(sides, daemon, OBJECTS // 4)
-        assert relay.connections > CUTS
+        assert relay.relay.connections > CUTS
     check_everything(sides, daemon, bodies)

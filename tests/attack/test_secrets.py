@@ -47,11 +47,11 @@ import consumer.daemon, consumer.replicate
 
 names = consumer.replicate.destination_name
 
-def destination_name(prefix, key):
+def destination_name(prefix, key, store):
     if key == "defect":
         authorization = "Bearer {API_TOKEN}"
         raise RuntimeError({TOLD!r})
-    return names(prefix, key)
+    return names(prefix, key, store)
 
 def bucket_allowed(self, bucket):
     if bucket == "defect-bucket":

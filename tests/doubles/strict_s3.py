@@ -100,6 +100,8 @@ class StrictS3(FaultyS3):
         self.initiator = INITIATOR
         self.forbidden: set[Operation] = set()
         """What is refused with AccessDenied."""
+        self.locked = False
+        """Whether the bucket has Object Lock with a default retention: nothing is taken without a checksum."""
         self.conditional = True
         """Whether conditions of writes are looked at."""
         self.conditional_deletes: bool | None = True
@@ -152,13 +154,13 @@ class StrictS3(FaultyS3):
             return _aborted(request)
         if fault.status is not None:
             seen(fault.status)
-            document = _document(fault.code, "Injected by the test.")
+            document = _refused(fault.code, "Injected by the test.")
             return web.Response(status=fault.status, body=document, headers=fault.headers)
         headers = {name.lower(): value for name, value in request.headers.items()}
         try:
             response = self._write(operation, bucket, key, asked, headers, body, fault)
         except _RefusalError as refusal:
-            document = _document(refusal.code, refusal.message)
+            document = _refused(refusal.code, refusal.message)
             response = web.Response(status=refusal.status, body=document)
         if fault.lose:
             seen(0)
@@ -224,6 +226,10 @@ class StrictS3(FaultyS3):
     ) -> web.Response:
         kept = _kept(headers)
         _check_sum(headers, body)
+        if self.locked and "x-amz-checksum-crc32c" not in headers:
+            raise _RefusalError(
+                400, "InvalidRequest", "Content-MD5 OR x-amz-checksum- HTTP header is required"
+            )
         self._check_condition(bucket, key, headers)
         body = _spoiled(body) if fault.spoil else body
         sums = {}
@@ -380,6 +386,14 @@ def _operation(method: str, asked: Mapping[str, str]) -> Operation | None:
             return "abort" if "uploadId" in asked else "delete"
         case _:
             return "uploads" if "uploads" in asked else None
+
+
+def _refused(code: str, message: str) -> bytes:
+    """An error document; that of a part names it by its number and its ETag, as S3's does."""
+    part = (
+        "<UploadId>upload</UploadId><PartNumber>1</PartNumber><ETag>0123456789abcdef0123456789abcdef</ETag>"
+    )
+    return _document(code, message, part if code in ("InvalidPart", "InvalidPartOrder") else "")
 
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:

@@ -377,6 +377,15 @@ async def test_an_error_behind_a_200_that_does_not_pass_fails(lab: Lab) -> None:
     assert lab.s3.uploads == {}
 
 
+async def test_a_part_that_is_missing_behind_a_200_is_no_success(lab: Lab) -> None:
+    """The error names the part by its ETag, which is not the object's."""
+    lab.source.put(SOURCE, KEY, LARGE)
+    lab.s3.fail(WriteFault("complete", status=200, code="InvalidPart"))
+    outcome = await lab.replicate()
+    assert (outcome.result, lab.data, lab.seen()) == (Result.COPIED, LARGE, [len(LARGE)])
+    assert lab.s3.operations().count("start") == 2
+
+
 async def test_a_refusal_behind_a_200_is_told_as_such(lab: Lab) -> None:
     lab.source.put(SOURCE, KEY, LARGE)
     lab.s3.fail(WriteFault("complete", times=None, status=200, code="AccessDenied"))
@@ -518,6 +527,15 @@ async def test_the_check_tells_a_store_that_ignores_conditions_and_leaves_nothin
     assert status is Status.WARNING
     assert "ignores If-Match" in detail
     assert lab.s3.buckets[DESTINATION] == {}
+
+
+async def test_a_bucket_with_object_lock_is_checked_and_written_to(lab: Lab) -> None:
+    lab.s3.locked = True
+    assert (await check(lab))[0] is Status.OK
+    for data in (SMALL, LARGE):
+        lab.source.put(SOURCE, KEY, data)
+        await lab.replicate()
+        assert lab.data == data
 
 
 async def test_the_check_tells_of_a_right_that_is_missing(lab: Lab) -> None:

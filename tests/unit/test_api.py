@@ -105,6 +105,28 @@ async def test_an_ignored_object_is_a_conflict(service: Scripted) -> None:
     assert "temporary_object" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [
+        (Reason.OWN_REPLICA, "s3://incoming/a/b c.txt was itself made of gs://replica/a/b c.txt"),
+        (
+            Reason.NEWER_AT_DESTINATION,
+            "gs://replica/a/b c.txt was written later than s3://incoming/a/b c.txt",
+        ),
+        (Reason.NO_ROUTE, "no route takes s3://incoming/a/b c.txt"),
+    ],
+)
+async def test_why_an_object_goes_nowhere_is_told_in_words(
+    service: Scripted, reason: Reason, says: str
+) -> None:
+    service.act = lambda ref: replace(copied(ref), result=Result.IGNORED, reason=reason)
+    async with client(service) as http:
+        answer = await http.post(ONE, json=WANTED)
+    assert answer.status_code == 409
+    assert answer.json()["detail"].startswith(says)
+    assert reason in answer.json()["detail"]
+
+
 EXPECTED = {
     **{reason: 503 for reason in Reason if kind_of(reason) in (Kind.RETRYABLE, Kind.UNAVAILABLE)},
     **{reason: 409 for reason in Reason if kind_of(reason) in (Kind.PERMANENT, Kind.POISON)},
@@ -189,7 +211,7 @@ async def test_a_bucket_that_is_not_allowed_is_refused(
     async with client(service) as http:
         answer = await http.post(path, json={"s3_bucket": "other-bucket", **body})
     assert answer.status_code == 403
-    assert "SOURCE_BUCKETS" in answer.json()["detail"]
+    assert "SOURCE_BUCKETS or ROUTES" in answer.json()["detail"]
     assert service.asked == []
 
 

@@ -146,6 +146,13 @@ class TestEqualContent:
         assert isinstance(self.decide(SOURCE, replace(FOREIGN, crc32c=None)), Done)
         assert isinstance(self.decide(SOURCE, replace(DIFFERENT, crc32c=None)), Refuse)
 
+    def test_an_md5_that_gcs_stores_is_compared_as_well(self) -> None:
+        """An object of S3 whose uploader sent no CRC32C tells nothing else."""
+        stored = base64.b64encode(hashlib.md5(DATA).digest()).decode()
+        source = replace(OPAQUE, revision="9", checksums={"md5": stored})
+        assert isinstance(self.decide(source, replace(FOREIGN, crc32c=None)), Done)
+        assert isinstance(self.decide(source, replace(DIFFERENT, crc32c=None)), Refuse)
+
     def test_an_etag_that_is_no_md5_is_never_compared_as_one(self) -> None:
         source = replace(SOURCE, md5_etag=False)
         assert self.decide(source, FOREIGN) == Compare()
@@ -395,6 +402,18 @@ class TestBothWays:
     def test_a_replica_of_something_else_is_a_stranger_s(self) -> None:
         decision = decide(event(EventKind.CREATED), SOURCE, ANOTHER_BUCKETS, self.POLICY)
         assert isinstance(decision, Refuse)
+
+    @pytest.mark.parametrize(("seconds", "copies"), [(-1, True), (1, False)])
+    def test_a_users_copy_of_one_replica_over_another_is_the_users_word(
+        self, seconds: int, copies: bool
+    ) -> None:
+        """A copy within the store keeps the metadata, which tells of another object of the very bucket: the program
+        itself makes a name of one object only."""
+        made = identity.identity(replace(SOURCE, ref=replace(REF, key="another/key")))
+        there = replace(DIFFERENT, modified=SOURCE.last_modified + seconds, metadata=made)
+        decision = decide(event(EventKind.CREATED), SOURCE, there, self.POLICY)
+        assert decision == (Copy(there.revision) if copies else NEWER_AT_DESTINATION)
+        assert isinstance(decide(event(EventKind.CREATED), SOURCE, there, Policy()), Refuse)
 
     def test_one_way_a_stranger_s_object_is_no_rival(self) -> None:
         older = replace(DIFFERENT, modified=SOURCE.last_modified - 1)

@@ -76,6 +76,7 @@ async def test_what_is_sent_to_nobody_is_lost_without_an_error(ends: Ends) -> No
         Outcome(
             EVENT, Result.COPIED, Reason.CREATED, "gs://b/a", 5, 17, "yZRlqg==", "checksum", seconds=0.25
         ),
+        Outcome(EVENT, Result.ALREADY_REPLICATED, Reason.SAME_IDENTITY, "s3://b/a", 5, "an-etag-2"),
         Outcome(EVENT, Result.MISSING, Reason.SOURCE_MISSING),
         failed(
             EVENT,

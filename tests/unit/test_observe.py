@@ -485,6 +485,38 @@ def test_every_reason_that_needs_a_person_says_what_to_do(reason: Reason) -> Non
     assert HINTS[reason]
 
 
+@pytest.mark.parametrize(
+    ("event", "named"),
+    [
+        (NoDeadLetterQueue(replace(DELIVERY, source="pubsub"), Reason.NOT_JSON, "", 600), "PUBSUB_DLQ_TOPIC"),
+        (LeaseEnded(replace(DELIVERY, source="pubsub")), "PUBSUB_ACK_DEADLINE_SECONDS"),
+    ],
+    ids=["no dead letters", "lease lost"],
+)
+def test_what_to_do_is_told_for_the_queue_that_it_is_about(
+    outside: Outside, event: NoDeadLetterQueue | LeaseEnded, named: str
+) -> None:
+    outside.emit(event)
+    hint = outside.line()["hint"]
+    assert named in hint
+    assert "SQS" not in hint
+
+
+@pytest.mark.parametrize(
+    ("reason", "named"),
+    [
+        (Reason.BUCKET_NOT_ALLOWED, {"SOURCE_BUCKETS", "ROUTES"}),
+        (Reason.DESTINATION_BUCKET_MISSING, {"GCS_BUCKET_NAME", "ROUTES"}),
+        (Reason.QUEUE_MISSING, {"SQS_QUEUE_URL", "PUBSUB_SUBSCRIPTION"}),
+        (Reason.SOURCE_FORBIDDEN, {"s3:GetObject", "storage.objects.get"}),
+        (Reason.DESTINATION_FORBIDDEN, {"s3:PutObject", "storage.objects.create"}),
+        (Reason.UNKNOWN_SHAPE, {"S3", "Cloud Storage"}),
+    ],
+)
+def test_what_to_do_is_told_for_either_cloud(reason: Reason, named: set[str]) -> None:
+    assert all(name in HINTS[reason] for name in named)
+
+
 @pytest.mark.parametrize("lag", [-5.0, 0.0])
 def test_a_lag_not_above_zero_counts_as_zero(outside: Outside, lag: float) -> None:
     changes = outside.emit(ObjectFinished(outcome(), "sqs", lag))
@@ -656,6 +688,8 @@ def test_series_that_alerts_need_exist_before_the_first_event() -> None:
             assert value(f"replicator_{name}_total", {"source": source}) == 0
     for result, reason in [("copied", "created"), ("failed", "unexpected"), ("failed", "archived")]:
         assert value("replicator_objects_total", {"result": result, "reason": reason}) == 0
+    for reason in ("own_replica", "newer_at_destination", "no_route"):
+        assert value("replicator_objects_total", {"result": "ignored", "reason": reason}) == 0
     assert value("replicator_objects_total", {"result": "failed", "reason": "created"}) is None
     assert value("replicator_paused", {"reason": "credentials"}) == 0
 

@@ -421,6 +421,23 @@ async def test_an_ack_that_fails_in_passing_is_tried_again_alone(
     ]
 
 
+async def test_acks_that_an_outage_does_not_name_are_not_taken_for_done(
+    pubsub: PubsubDouble, new_queue: NewQueue
+) -> None:
+    pubsub.subscriptions[NAME].settings.enable_exactly_once_delivery = True
+    for number in range(3):
+        await pubsub.send("t", b"%d" % number)
+    queue = new_queue()
+    deliveries = await queue.receive(3)
+    pubsub.fail("Acknowledge", Code.UNAVAILABLE, words={1: TRANSIENT, 2: INVALID})
+
+    results = await asyncio.gather(*(queue.ack(one) for one in deliveries), return_exceptions=True)
+
+    assert results[:2] == [None, None]
+    assert isinstance(results[2], LeaseLost)
+    assert pubsub.left("s") == [deliveries[2].id]
+
+
 async def test_an_ack_that_never_succeeds_is_no_lost_lease(pubsub: PubsubDouble, new_queue: NewQueue) -> None:
     await pubsub.send("t", b"body")
     queue = new_queue()

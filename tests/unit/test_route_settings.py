@@ -115,6 +115,17 @@ def test_the_bucket_beside_routes_and_source_buckets_is_for_the_allowed_that_no_
     assert [str(route) for route in found[1:]] == ["s3://one/ → gs://rest/", "s3://two/ → gs://rest/"]
 
 
+def test_a_way_back_beside_other_buckets_into_the_same_names_is_refused(tmp_path: Path) -> None:
+    """Objects of the one bucket would travel on into the other, over its own."""
+    back = {"from": "gs://twin", "to": "s3://one"}
+    with pytest.raises(ConfigurationError) as caught:
+        routes(tmp_path, back, SOURCE_BUCKETS="one,two", GCS_BUCKET_NAME="twin")
+    (problem,) = caught.value.problems
+    assert problem.startswith("GCS_BUCKET_NAME: gs://twin/ leads back to s3://one/ by entry 1 of ROUTES")
+    pair = routes(tmp_path, back, SOURCE_BUCKETS="one", GCS_BUCKET_NAME="twin")
+    assert [route.policy.both_ways for route in pair] == [True, True]
+
+
 # --- Where they are read from ---
 
 FILES = {

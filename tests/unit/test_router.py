@@ -64,3 +64,16 @@ async def test_what_no_route_takes_is_ignored_and_a_bucket_that_none_reads_is_re
     assert (left.result, left.reason) == (Result.IGNORED, Reason.NO_ROUTE)
     unread = await router.replicate(ObjectEvent(EventKind.CREATED, parse_object("gs://other/a")))
     assert (unread.result, unread.reason) == (Result.FAILED, Reason.BUCKET_NOT_ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("uri", "hint"), [("s3://other/a", "SOURCE_BUCKETS or ROUTES"), ("gs://other/a", "add it to ROUTES")]
+)
+async def test_a_refused_bucket_is_told_with_its_store_and_where_to_add_it(
+    lanes: list[Lane], uri: str, hint: str
+) -> None:
+    """SOURCE_BUCKETS is about S3 alone."""
+    outcome = await Router(lanes[1:], Recorder()).replicate(ObjectEvent(EventKind.CREATED, parse_object(uri)))
+    assert outcome.failure is not None
+    assert uri.removesuffix("/a") in outcome.failure.message
+    assert hint in outcome.failure.hint

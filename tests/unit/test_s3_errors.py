@@ -127,7 +127,6 @@ def document(code: str, message: str = "") -> bytes:
         (503, "SlowDown", "", Reason.THROTTLED, Kind.RETRYABLE),
         (500, "InternalError", "", Reason.SERVER_ERROR, Kind.RETRYABLE),
         (409, "OperationAborted", "", Reason.SERVER_ERROR, Kind.RETRYABLE),
-        (407, "", "", Reason.ENDPOINT_UNREACHABLE, Kind.UNAVAILABLE),
     ],
 )
 def test_each_refusal_of_a_destination_has_its_reason_and_kind(

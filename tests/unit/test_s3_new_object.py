@@ -83,6 +83,13 @@ def test_what_no_header_can_carry_is_refused_for_good(user: dict[str, str], says
     assert says in caught.value.message
 
 
+def test_a_source_s_name_that_no_header_can_carry_is_told_as_such() -> None:
+    with pytest.raises(ReplicatorError) as caught:
+        described(replace(new(), metadata={"replicator-source": "gs://b/a\tb"}), OPERATION)
+    assert (caught.value.reason, caught.value.kind) == (Reason.NAME_NOT_ALLOWED, Kind.PERMANENT)
+    assert caught.value.hint == "rename the source object"
+
+
 def test_the_condition_names_the_revision() -> None:
     assert condition(ABSENT) == {"if-none-match": "*"}
     assert condition("abc-2") == {"if-match": '"abc-2"'}

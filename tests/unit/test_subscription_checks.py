@@ -58,6 +58,20 @@ def test_the_right_to_pull_is_missing() -> None:
     assert "pubsub.subscriptions.consume" in check.hint
 
 
+def test_dead_letters_must_not_come_back() -> None:
+    (check,) = checks(replace(GOOD, dlq_topic=STATE.topic))
+
+    assert check.status is Status.FAILED
+    assert STATE.topic in check.detail
+    assert "PUBSUB_DLQ_TOPIC" in check.hint
+
+
+def test_a_filter_may_keep_dead_letters_out() -> None:
+    state = replace(STATE, filter="NOT attributes:ReplicatorReason")
+
+    assert checks(replace(GOOD, dlq_topic=STATE.topic, state=state))[0].status is Status.OK
+
+
 @pytest.mark.parametrize(
     ("described", "says", "advises"),
     [

@@ -128,6 +128,13 @@ class TestTheWayBack:
         assert (outcome.failure.kind, outcome.reason) == (Kind.RETRYABLE, Reason.CONTENTION)
         assert len(pair.back.asked) == 4
 
+    async def test_the_last_turn_counts_too(self) -> None:
+        """What it copied is told, not taken for a failure."""
+        pair = Pair([NEWER_AT_DESTINATION] * 4 + [COPIED], [NEWER_AT_DESTINATION])
+        outcome = await pair.router.replicate(EVENT)
+        assert (outcome.failure, outcome.result) == (None, Result.COPIED)
+        assert len(pair.back.asked) == 4
+
     async def test_its_failure_is_the_event_s(self) -> None:
         pair = Pair([NEWER_AT_DESTINATION], [FORBIDDEN])
         outcome = await pair.router.replicate(EVENT)
