@@ -19,6 +19,9 @@ from consumer.engine import Engine, open_engine
 from consumer.errors import EndpointError
 from consumer.intake import Intake
 from consumer.lease import LeaseKeeper
+from consumer.ledger import LedgerFirst
+from consumer.ledger_guard import GuardedLedger
+from consumer.ledgers import open_ledger
 from consumer.metrics import Metrics
 from consumer.model import Event, ObjectFinished, ObjectRef, Outcome, Store
 from consumer.observe import Telemetry
@@ -45,8 +48,11 @@ _LAST_ANSWERS_SECONDS: Final = 0.5
 async def check_all(settings: Settings) -> list[Check]:
     """`consumer check`."""
     telemetry = Telemetry(Metrics(__version__))
-    async with open_engine(settings, telemetry) as engine:
-        return await run_checks(settings, engine, _queues(settings, engine, telemetry))
+    async with (
+        open_engine(settings, telemetry) as engine,
+        open_ledger(settings, engine.stores, engine.http, telemetry) as ledger,
+    ):
+        return await run_checks(settings, engine, _queues(settings, engine, telemetry), ledger)
 
 
 async def replicate_objects(settings: Settings, refs: Sequence[ObjectRef]) -> AsyncIterator[Outcome]:
@@ -101,6 +107,7 @@ def new_daemon(
     observer: Observer,
     engine: Engine,
     queues: Queues,
+    ledger: GuardedLedger | None = None,
     *,
     watches_queues: bool = True,
 ) -> Daemon:
@@ -114,11 +121,14 @@ def new_daemon(
         settings.retry_min_age_seconds,
     )
 
+    # Only what queues bring: whoever asks for an object by name wants to know how it is.
+    settled = engine.router if ledger is None else LedgerFirst(engine.router, ledger, engine.router.route)
+
     def intake(queue: Queue) -> Intake:
         leases = LeaseKeeper(queue, observer, clock)
         pipeline = Pipeline(
             queue,
-            engine.router,
+            settled,
             leases,
             engine.slots,
             gate,
@@ -162,6 +172,10 @@ def _queues(settings: Settings, engine: Engine, observer: Observer) -> Queues:
     return new_queues(settings, engine.stores, engine.http, observer)
 
 
+def _metrics(settings: Settings) -> Metrics:
+    return Metrics(__version__, settings.queue_sources, ledger=settings.ledger_url is not None)
+
+
 @dataclass(frozen=True, slots=True)
 class Worker:
     """What a worker process runs."""
@@ -174,11 +188,18 @@ class Worker:
 @asynccontextmanager
 async def open_worker(settings: Settings, *, watches_queue: bool) -> AsyncIterator[Worker]:
     """A daemon that nobody has checked the endpoints for, and that has no sidecar: its parent has done both."""
-    metrics = Metrics(__version__, settings.queue_sources)
+    metrics = _metrics(settings)
     telemetry = Telemetry(metrics)
-    async with open_engine(settings, telemetry) as engine:
+    async with (
+        open_engine(settings, telemetry) as engine,
+        open_ledger(settings, engine.stores, engine.http, telemetry) as ledger,
+    ):
+        if ledger is not None:
+            await ledger.connect()
         queues = _queues(settings, engine, telemetry)
-        daemon = new_daemon(settings, metrics, telemetry, engine, queues, watches_queues=watches_queue)
+        daemon = new_daemon(
+            settings, metrics, telemetry, engine, queues, ledger, watches_queues=watches_queue
+        )
         yield Worker(daemon, metrics, telemetry)
 
 
@@ -190,7 +211,7 @@ class App:
 
     def __init__(self, settings: Settings, *, watcher: Observer | None = None) -> None:
         self._settings = settings
-        self._metrics = Metrics(__version__, settings.queue_sources)
+        self._metrics = _metrics(settings)
         self._telemetry = Telemetry(self._metrics)
         self._observer: Observer = _Tee(self._telemetry, watcher) if watcher else self._telemetry
         self.api_port: int | None = None
@@ -214,9 +235,12 @@ class App:
         async with AsyncExitStack() as stack:
             engine = await stack.enter_async_context(open_engine(settings, self._observer))
             queues = _queues(settings, engine, self._observer)
-            service = await self._service(stack, engine, queues)
+            ledger = await stack.enter_async_context(
+                open_ledger(settings, engine.stores, engine.http, self._observer)
+            )
+            service = await self._service(stack, engine, queues, ledger)
             await self._serve(stack, service)
-            if not await self._start_up(engine, queues):
+            if not await self._start_up(engine, queues, ledger):
                 return 0
             if not isinstance(service, Daemon):
                 await self._unless_stopped(service.begin())
@@ -227,10 +251,12 @@ class App:
             self._telemetry.stopping("drained" if clean else "stopped before everything was done")
             return 0 if clean else 1
 
-    async def _service(self, stack: AsyncExitStack, engine: Engine, queues: Queues) -> Daemon | Workers:
+    async def _service(
+        self, stack: AsyncExitStack, engine: Engine, queues: Queues, ledger: GuardedLedger | None
+    ) -> Daemon | Workers:
         settings = self._settings
         if settings.workers == 1:
-            return new_daemon(settings, self._metrics, self._observer, engine, queues)
+            return new_daemon(settings, self._metrics, self._observer, engine, queues, ledger)
         from consumer.merge_metrics import PodMetrics
         from consumer.workers import Workers
 
@@ -260,9 +286,9 @@ class App:
         stack.push_async_callback(sidecar.stop)
         self._telemetry.listening(settings.api_host, self.api_port)
 
-    async def _start_up(self, engine: Engine, queues: Queues) -> bool:
+    async def _start_up(self, engine: Engine, queues: Queues, ledger: GuardedLedger | None) -> bool:
         """Whether the daemon may start; False when it was asked to stop meanwhile."""
-        checks = await self._unless_stopped(run_checks(self._settings, engine, queues))
+        checks = await self._unless_stopped(run_checks(self._settings, engine, queues, ledger))
         if checks is None:
             return False
         for check in checks:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from consumer.errors import Reason, ReplicatorError
+from consumer.ledger_guard import GuardedLedger
 from consumer.model import Store
 from consumer.ports import DestinationStore, SourceStore
 from consumer.routes import Place
@@ -145,6 +146,22 @@ def _endpoint(store: Store, settings: Settings) -> str:
     if store is Store.GCS:
         return settings.gcs_target
     return settings.s3_endpoint_url or f"AWS S3 in {settings.aws_region}"
+
+
+async def check_ledger(ledger: GuardedLedger, target: str) -> list[Check]:
+    """Says so when the ledger does not answer, once. No failure: everything goes on without it."""
+    failure = await ledger.connect()
+    if failure is None:
+        return [Check("Ledger", target, Status.OK, "answers, and remembers what was answered")]
+    return [
+        Check(
+            "Ledger",
+            target,
+            Status.WARNING,
+            f"does not answer as it should, and the work goes on without it: {failure.message}",
+            failure.hint or "check LEDGER_URL; duplicate events cost requests to the stores until it answers",
+        )
+    ]
 
 
 async def check_queue(queue: SqsQueue, settings: Settings, patience: Patience) -> list[Check]:

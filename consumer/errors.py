@@ -72,6 +72,7 @@ class Reason(StrEnum):
     OVERWRITTEN = "overwritten"
     SAME_IDENTITY = "same_identity"
     SAME_EVENT = "same_event"
+    OLDER_EVENT = "older_event"
     SAME_CONTENT = "same_content"
     SOURCE_DELETED = "source_deleted"
     DELETES_DISABLED = "deletes_disabled"

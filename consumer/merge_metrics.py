@@ -33,6 +33,7 @@ _LATEST: Final = frozenset(
 """True of the past for ever, whoever told it."""
 _LAST_KNOWN: Final = frozenset({"replicator_queue_messages", "replicator_dlq_messages"})
 """Of the queue: stand when the worker that asks for them has ended, until the next one knows better."""
+_LOWEST: Final = frozenset({"replicator_ledger_up"})
 _OF_THE_PARENT: Final = "process_start_time_seconds"
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
@@ -125,4 +126,6 @@ class PodMetrics(Collector):
 def _merge(family: Metric, values: list[float]) -> float:
     if family.type in _SUMMED_TYPES or family.name in _SUMMED_GAUGES:
         return sum(values)
+    if family.name in _LOWEST:
+        return min(values)
     return max((value for value in values if not math.isnan(value)), default=math.nan)

@@ -76,6 +76,16 @@ _DONE: Final = (
     (Result.IGNORED, Reason.ALREADY_ABSENT),
     (Result.IGNORED, Reason.TEMPORARY_OBJECT),
 )
+_REMEMBERED: Final = (
+    (Result.ALREADY_REPLICATED, Reason.OLDER_EVENT),
+    (Result.IGNORED, Reason.SAME_EVENT),
+    (Result.IGNORED, Reason.OLDER_EVENT),
+)
+"""How objects end besides where there is a ledger."""
+LEDGER_RESULTS: Final = {
+    "look_up": ("found", "nothing", "failed", "skipped"),
+    "note": ("done", "failed", "skipped"),
+}
 _DONE_REASONS: Final = tuple(Reason)[tuple(Reason).index(Reason.CREATED) :]
 _FAILURES: Final = tuple((Result.FAILED, reason) for reason in Reason if reason not in _DONE_REASONS)
 
@@ -83,10 +93,11 @@ _FAILURES: Final = tuple((Result.FAILED, reason) for reason in Reason if reason 
 class Metrics:
     """Every metric of one process on a registry of its own, so that two of them never share a number.
 
-    `version` is what `build_info` shows; `sources` are the queues (`sqs`, `pubsub`) whose series start at 0.
+    `version` is what `build_info` shows; `sources` are the queues (`sqs`, `pubsub`) whose series start at 0. What is
+    told of the ledger is there only with one (`ledger`).
     """
 
-    def __init__(self, version: str, sources: Iterable[str] = ("sqs",)) -> None:
+    def __init__(self, version: str, sources: Iterable[str] = ("sqs",), *, ledger: bool = False) -> None:
         # A switch of the whole library: creation times would add a series to every counter, asked for by nobody.
         disable_created_metrics()
         self.registry = CollectorRegistry()
@@ -193,6 +204,10 @@ class Metrics:
             "Seconds by which the event loop woke a timer too late: what blocking work costs every copy.",
             LOOP_LAG_BUCKETS,
         )
+        self.ledger_up: Gauge | None = None
+        self.ledger_operations: Counter | None = None
+        if ledger:
+            self._add_ledger()
         self.build = self._gauge("build_info", "Always 1; the label is the version that runs.", "version")
 
         self.build.labels(version).set(1)
@@ -223,9 +238,30 @@ class Metrics:
         for reason in self._pause_reasons:
             self.paused.labels(reason).set(reason in reasons)
 
+    def set_ledger_up(self, up: bool) -> None:
+        """Whether the ledger answers; nothing where none is configured."""
+        if self.ledger_up is not None:
+            self.ledger_up.set(up)
+
     def render(self) -> tuple[bytes, str]:
         """The exposition and its content type, the text format that every scraper reads."""
         return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
+
+    def _add_ledger(self) -> None:
+        self.ledger_up = self._gauge(
+            "ledger_up",
+            "1 while the ledger answers this process, else 0: then the stores are asked. Aggregate with min().",
+        )
+        self.ledger_operations = self._counter(
+            "ledger_operations",
+            "Look-ups in the ledger (found, nothing) and notes (done); failed; skipped while it does not answer.",
+            *("operation", "result"),
+        )
+        for operation, results in LEDGER_RESULTS.items():
+            for result in results:
+                self.ledger_operations.labels(operation, result)
+        for ended, reason in _REMEMBERED:
+            self.objects.labels(ended.value, reason.value)
 
     def _start_at_zero(self, sources: Iterable[str]) -> None:
         for source in sources:

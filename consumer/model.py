@@ -16,6 +16,9 @@ from consumer.errors import Kind, Reason, ReplicatorError, kind_of
 
 MIB: Final = 1024 * 1024
 
+REASON_ATTRIBUTE: Final = "ReplicatorReason"
+"""The attribute that a dead letter of this program carries; a redrive leaves it on the message."""
+
 MAX_HOLD_SECONDS: Final = 12 * 3600
 """How long SQS lets one receipt hold a message in all (AWS, "Amazon SQS visibility timeout")."""
 
@@ -248,6 +251,8 @@ class Outcome:
     verification: str | None = None
     failure: Failure | None = None
     seconds: float = 0.0
+    remembered: bool = False
+    """Told by the ledger alone: neither store was asked."""
 
     @property
     def failed(self) -> bool:
@@ -279,6 +284,25 @@ class Delivery:
     attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
     source: str = "sqs"
     hold_seconds: float = MAX_HOLD_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """The last event of an object that was answered to its end."""
+
+    sequencer: str = ""
+    """Hexadecimal, as S3 told it; "" when it did not."""
+    version_id: str = ""
+    time: str = ""
+    """The event's own, ISO 8601; "" when it did not tell."""
+    etag: str = ""
+    size: int | None = None
+    deleted: bool = False
+    """The event told of a deletion."""
+    destination: str = ""
+    """URI that was written (or deleted)."""
+    revision: str = ""
+    """The revision that is there since, as text; "" when nothing is."""
 
 
 # --- What the core tells the outside -------------------------------------------------------------------------------
@@ -422,6 +446,28 @@ class PartsRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerAsked:
+    """`look_up`: `found`, `nothing`; `note`: `done`; either: `failed`, or `skipped` while the ledger is lost."""
+
+    operation: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLost:
+    """The work goes on without the ledger, and asks the stores instead."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerBack:
+    """The ledger answers; `after_seconds` is None the first time."""
+
+    after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TemporariesLeft:
     """Temporary objects could not be removed; the sweep will try again once they are old."""
 
@@ -478,6 +524,9 @@ Event = (
     | QueueDepth
     | LoopLagged
     | PartsRefused
+    | LedgerAsked
+    | LedgerLost
+    | LedgerBack
     | TemporariesLeft
     | TemporariesSwept
     | UnexpectedError

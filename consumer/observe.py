@@ -27,6 +27,9 @@ from consumer.model import (
     Failure,
     LeaseEnded,
     LeaseExtended,
+    LedgerAsked,
+    LedgerBack,
+    LedgerLost,
     LoopLagged,
     MessageSettled,
     MessagesReceived,
@@ -99,6 +102,9 @@ class Telemetry:
             QueueDepth: self._queue_depth,
             LoopLagged: self._loop_lagged,
             PartsRefused: self._parts_refused,
+            LedgerAsked: self._ledger_asked,
+            LedgerLost: self._ledger_lost,
+            LedgerBack: self._ledger_back,
             TemporariesLeft: self._temporaries_left,
             TemporariesSwept: self._temporaries_swept,
             UnexpectedError: self._unexpected_error,
@@ -173,6 +179,8 @@ class Telemetry:
             fields["bytes"] = outcome.size
             fields["etag" if isinstance(outcome.revision, str) else "generation"] = outcome.revision
             fields["verification"] = outcome.verification
+            if outcome.remembered:
+                fields["remembered"] = True
         fields["seconds"] = round(outcome.seconds, 4)
         if event.lag_seconds is not None:
             fields["lag_seconds"] = round(event.lag_seconds, 3)
@@ -291,6 +299,22 @@ class Telemetry:
             error=f"{type(event.error).__name__}: {event.error}",
             exc_info=event.error,
         )
+
+    def _ledger_asked(self, event: LedgerAsked) -> None:
+        if self._metrics.ledger_operations is not None:
+            self._metrics.ledger_operations.labels(event.operation, event.result).inc()
+
+    def _ledger_lost(self, event: LedgerLost) -> None:
+        self._metrics.set_ledger_up(False)
+        fields = _failure(event.failure)
+        self._log.warning("ledger lost", **({"hint": "the work goes on, with more requests"} | fields))
+
+    def _ledger_back(self, event: LedgerBack) -> None:
+        self._metrics.set_ledger_up(True)
+        if event.after_seconds is None:
+            self._log.info("ledger connected")
+        else:
+            self._log.info("ledger back", after_seconds=round(event.after_seconds, 3))
 
     def _worker_started(self, event: WorkerStarted) -> None:
         self._log.info("worker started", worker=event.number, pid=event.pid)

@@ -12,6 +12,7 @@ from consumer.cancellation import finish
 from consumer.errors import Kind, LeaseLost, ReplicatorError
 from consumer.lease import Lease, LeaseKeeper
 from consumer.model import (
+    REASON_ATTRIBUTE,
     Delivery,
     Failure,
     LeaseEnded,
@@ -141,7 +142,7 @@ class Pipeline:
         except ReplicatorError as error:
             return DeadLetter(error.reason, str(Failure.of(error)), "unknown"), 0
         try:
-            outcomes = await self._replicate_all(events, optimistic=delivery.receive_count <= 1)
+            outcomes = await self._replicate_all(events, optimistic=_is_first_try(delivery))
             outcomes = await self._wait_out_a_pause(outcomes)
         except Exception as error:  # noqa: BLE001 - a defect must lose nothing
             # The engine turns errors into outcomes; what still comes here is a defect.
@@ -276,7 +277,11 @@ async def judge(gate: Gate, outcome: Outcome, *, may_close: bool = True) -> Outc
     """The outcome with its failure as a probe of the bucket shows it; also tells the gate of successes."""
     source, destination = outcome.event.ref.place, place_of(outcome.destination)
     if outcome.failure is None:
-        if outcome.result in (Result.COPIED, Result.ALREADY_REPLICATED, Result.ADOPTED):
+        if not outcome.remembered and outcome.result in (
+            Result.COPIED,
+            Result.ALREADY_REPLICATED,
+            Result.ADOPTED,
+        ):
             gate.succeeded(source, destination)
         return outcome
     failure = await gate.judge(outcome.failure, source, destination, may_close=may_close)
@@ -290,6 +295,11 @@ async def judge(gate: Gate, outcome: Outcome, *, may_close: bool = True) -> Outc
         failure=failure,
         seconds=outcome.seconds,
     )
+
+
+def _is_first_try(delivery: Delivery) -> bool:
+    """Whether nobody can have begun with this message and left it half done. One that was redriven counts from 1."""
+    return delivery.receive_count <= 1 and REASON_ATTRIBUTE not in delivery.attributes
 
 
 def _plain(attributes: Mapping[str, Any]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from consumer.errors import Reason
 from consumer.model import (
     Delivery,
     Event,
+    LedgerEntry,
     ListedObject,
     NewObject,
     ObjectEvent,
@@ -40,7 +41,8 @@ class Replicates(Protocol):
 
     async def replicate(self, event: ObjectEvent, *, optimistic: bool = True) -> Outcome:
         """Makes the destination equal to the source of the object that an event names. Never raises but for
-        cancellation. `optimistic` says that nothing is at the destination, probably; being wrong costs requests."""
+        cancellation. `optimistic` says that this is the first try, and so that nothing is at the destination, probably;
+        being wrong about the latter costs requests."""
         ...
 
 
@@ -134,6 +136,25 @@ class DestinationStore(Protocol):
     async def probe(self) -> None:
         """Raises when the bucket does not answer us as it should."""
         ...
+
+
+class Ledger(Protocol):
+    """What pods remember together of events that were answered. It may lose anything at any time."""
+
+    async def last(self, key: str) -> LedgerEntry | None:
+        """What is known of an object; None when nothing is. Raises ReplicatorError when it does not answer in time."""
+        ...
+
+    async def note(self, key: str, entry: LedgerEntry) -> None:
+        """Remembers, for the time to live; an older sequencer never replaces a newer one of the same key (atomic in
+        the store)."""
+        ...
+
+    async def probe(self) -> None:
+        """Raises when it does not answer us as it should."""
+        ...
+
+    async def close(self) -> None: ...
 
 
 class Composer(Protocol):

@@ -84,13 +84,18 @@ def configure(needs: frozenset[Need], *, quiet: bool = False) -> Settings:
 
 
 def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Runs on uvloop's event loop; exits 3 when an endpoint does not answer, 1 on anything unforeseen."""
+    """Runs on uvloop's event loop; exits 2 for a setting that turns out not to work, 3 when an endpoint does not
+    answer, 1 on anything unforeseen."""
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(work())
     except* EndpointError as group:
         problems = str(_first(group)).splitlines()
         fail("An endpoint does not answer as it must:", problems, Exit.UNREACHABLE)
+    except* ConfigurationError as group:
+        error = _first(group)
+        assert isinstance(error, ConfigurationError)
+        fail("The configuration cannot work:", error.problems, Exit.CONFIGURATION)
     except* OSError as group:
         fail("Cannot start:", [str(_first(group))], Exit.FAILED)
     raise AssertionError("unreachable")

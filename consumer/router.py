@@ -61,12 +61,16 @@ class Router:
         )
         return failed(event, Failure.of(changing), outcome.destination)
 
+    def route(self, ref: ObjectRef) -> Route | None:
+        """The object's route."""
+        return find(self._routes, ref)
+
     def reads(self, ref: ObjectRef) -> bool:
         """Whether a route reads this bucket."""
         return any(lane.route.source.has_bucket(ref) for lane in self._lanes)
 
     def _lane(self, ref: ObjectRef) -> Lane | None:
-        route = find(self._routes, ref)
+        route = self.route(ref)
         return next((lane for lane in self._lanes if lane.route is route), None)
 
     def _nowhere(self, event: ObjectEvent) -> Outcome:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from pydantic import SecretStr
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic_core import ErrorDetails
 
 _SECRETS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "API_TOKEN")
-# Their rules quote what may be shown of the value: a path may turn out to be a pasted key, a list be long.
-_QUOTED_BY_RULE: Final = ("GOOGLE_APPLICATION_CREDENTIALS", "SOURCE_BUCKETS", "ROUTES", "ROUTES_FILE")
+# Their rules quote what may be shown of the value: a path may turn out to be a pasted key, a list be long, and a
+# URL of the ledger hold a password where none is looked for.
+_QUOTED_BY_RULE: Final = (
+    *("GOOGLE_APPLICATION_CREDENTIALS", "SOURCE_BUCKETS", "ROUTES", "ROUTES_FILE"),
+    "LEDGER_URL",
+)
 _RULES: Final = {
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -25,6 +31,8 @@ def public_value(name: str, value: object) -> object:
     """A field's value fit for a log or JSON: a secret as `set` or `not set`, a URL without user."""
     if name in _SECRETS:
         return "set" if value else "not set"
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
     if isinstance(value, str) and _is_url(name):
         return without_userinfo(value)
     if isinstance(value, tuple):
@@ -57,7 +65,7 @@ def quoted(value: str) -> str:
 def without_userinfo(url: str) -> str:
     """The URL as it may be shown: without user information, query and fragment."""
     # For what is no valid URL as well: everything up to the last @ goes, and the query, where tokens travel.
-    scheme = "".join(re.findall(r"^https?://", url, re.IGNORECASE))
+    scheme = "".join(re.findall(r"^[a-z]{1,10}://", url, re.IGNORECASE))
     return scheme + re.split(r"[?#]", url.removeprefix(scheme).rpartition("@")[2])[0]
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
@@ -58,6 +58,45 @@ def _header_text(value: str) -> str:
 
 def _header_secret(value: SecretStr) -> SecretStr:
     _header_text(value.get_secret_value())
+    return value
+
+
+def _ledger_url(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if not re.fullmatch(r"(redis|rediss|dynamodb)://[^\x00-\x20\x7f]*", url):
+        raise ValueError(
+            "must be a URL that begins with redis://, rediss:// or dynamodb:// and holds no blanks"
+        )
+    if url.startswith("dynamodb:"):
+        # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html
+        if not re.fullmatch(r"dynamodb://[A-Za-z0-9_.-]{3,255}", url):
+            raise ValueError(
+                "must be dynamodb://TABLE, where TABLE has 3 to 255 letters, digits, dots, dashes and underscores"
+            )
+        return value
+    try:
+        parts = urlsplit(url)
+        valid = parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.fragment:
+        raise ValueError(
+            "must be a URL with a host, and with a port from 1 to 65535 if any; write signs of a password that a URL "
+            "cannot hold as %XX"
+        )
+    return value
+
+
+def ledger_secrets(url: str) -> list[str]:
+    """What of a ledger's URL must be shown nowhere, written as it is there and as it is meant."""
+    parts = urlsplit(url)
+    passwords = [parts.password or "", *parse_qs(parts.query).get("password", ())]
+    return [found for one in passwords if one for found in {one, unquote(one)}]
+
+
+def _ledger_prefix(value: str) -> str:
+    if not re.fullmatch(r"[!-~]{1,200}", value):
+        raise ValueError("must be 1 to 200 ASCII letters, digits and signs, no blanks")
     return value
 
 
@@ -171,6 +210,8 @@ Subscription = Annotated[str, AfterValidator(_resource("subscriptions"))]
 Topic = Annotated[str, AfterValidator(_resource("topics"))]
 HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
 StorageClass = Annotated[str, BeforeValidator(_upper)]
+LedgerUrl = Annotated[SecretStr, AfterValidator(_ledger_url)]
+LedgerPrefix = Annotated[str, AfterValidator(_ledger_prefix)]
 KeyPrefix = Annotated[str, AfterValidator(key_prefix)]
 CredentialsFile = Annotated[Path, AfterValidator(_credentials_file)]
 Host = Annotated[str, AfterValidator(_host)]

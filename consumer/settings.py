@@ -39,6 +39,8 @@ from consumer.setting_types import (
     HostAndPort,
     KeyId,
     KeyPrefix,
+    LedgerPrefix,
+    LedgerUrl,
     LogLevel,
     QueueUrl,
     Region,
@@ -48,6 +50,7 @@ from consumer.setting_types import (
     Subscription,
     Topic,
     is_loopback,
+    ledger_secrets,
 )
 
 if TYPE_CHECKING:
@@ -149,6 +152,20 @@ class Settings(BaseModel):
     )
     gcs_key_prefix: KeyPrefix = Field(
         "", description="Put before every name in GCS_BUCKET_NAME, exactly as given; at most 1000 bytes."
+    )
+    ledger_url: LedgerUrl | None = Field(
+        None,
+        description="Where all pods remember what was answered: redis://, rediss:// or dynamodb://TABLE. "
+        "Unset: the stores are asked every time.",
+    )
+    ledger_ttl_seconds: int = Field(
+        1_209_600,
+        ge=60,
+        le=315_360_000,
+        description="How long the ledger remembers an object's last event, in seconds, 60 to 315360000.",
+    )
+    ledger_prefix: LedgerPrefix = Field(
+        "replicator:", description="Put before every key of the ledger; at most 200 bytes."
     )
     storage_emulator_host: EmulatorHost | None = Field(
         None, description="GCS emulator, with or without http://. Unset: real GCS."
@@ -304,6 +321,11 @@ class Settings(BaseModel):
         return without_userinfo(self.storage_emulator_host) if self.storage_emulator_host else "REAL GCS"
 
     @property
+    def ledger_target(self) -> str:
+        """Where the ledger is: its URL without user information; empty without one."""
+        return without_userinfo(self.ledger_url.get_secret_value()) if self.ledger_url else ""
+
+    @property
     def is_loopback_host(self) -> bool:
         """Whether only this machine can reach the sidecar: API_HOST is localhost, in 127.0.0.0/8 or ::1."""
         return is_loopback(self.api_host)
@@ -330,7 +352,8 @@ class Settings(BaseModel):
     def secrets(self) -> list[str]:
         """What must be shown nowhere."""
         found = (self.aws_secret_access_key, self.aws_session_token, self.api_token)
-        return [secret.get_secret_value() for secret in found if secret is not None]
+        secrets = [secret.get_secret_value() for secret in found if secret is not None]
+        return secrets + (ledger_secrets(self.ledger_url.get_secret_value()) if self.ledger_url else [])
 
     def public(self) -> dict[str, object]:
         """By variable name, fit for a log or JSON: secrets as `set` or `not set`, URLs without user, the routes of a
@@ -347,8 +370,6 @@ class Settings(BaseModel):
 # --- Reading and checking ---
 
 _VARIABLES: Final = tuple(name.upper() for name in Settings.model_fields)
-_UNSUPPORTED: Final = ("LEDGER_URL",)
-_KNOWN: Final = (*_VARIABLES, *_UNSUPPORTED)
 
 
 class Need(StrEnum):
@@ -369,11 +390,8 @@ def load_settings(
     `env` stands for the process environment, `directory` for the working directory with its `.env*` files.
     Raises ConfigurationError with every problem at once. Neither problems nor warnings show a secret.
     """
-    layers = read_layers(os.environ if env is None else env, directory or Path(), _KNOWN)
+    layers = read_layers(os.environ if env is None else env, directory or Path(), _VARIABLES)
     values, problems = layers.values, list(layers.problems)
-    problems += [
-        f"{name}: not supported by this version; unset it" for name in _UNSUPPORTED if name in values
-    ]
     if Need.QUEUE in needs and not {Need.QUEUE, "PUBSUB_SUBSCRIPTION"} & values.keys():
         problems.append(required_line(Need.QUEUE, "set SQS_QUEUE_URL or PUBSUB_SUBSCRIPTION"))
     # The environment may hold any bytes; Python shows those that are no UTF-8 as lone surrogates.

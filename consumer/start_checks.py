@@ -10,18 +10,22 @@ from consumer.checks import (
     Patience,
     check_conditions,
     check_destination,
+    check_ledger,
     check_parts,
     check_queue,
     check_source,
 )
 from consumer.engine import Engine
+from consumer.ledger_guard import GuardedLedger
 from consumer.model import Store
 from consumer.queues import Queues
 from consumer.settings import Settings
 
 
-async def run_checks(settings: Settings, engine: Engine, queues: Queues) -> list[Check]:
-    """What each place and queue answered, each asked until the time for start-up is over."""
+async def run_checks(
+    settings: Settings, engine: Engine, queues: Queues, ledger: GuardedLedger | None = None
+) -> list[Check]:
+    """What each place and queue answered, each asked until the time for start-up is over; and the ledger, once."""
     patience = Patience(settings.startup_timeout_seconds, time.monotonic)
     stores = engine.stores
     checks = [check_source(stores.source(place.store), place, settings, patience) for place in engine.sources]
@@ -44,4 +48,6 @@ async def run_checks(settings: Settings, engine: Engine, queues: Queues) -> list
                 emulator=settings.pubsub_emulator_host,
             )
         )
+    if ledger is not None:
+        checks.append(check_ledger(ledger, settings.ledger_target))
     return [check for group in await asyncio.gather(*checks) for check in group]

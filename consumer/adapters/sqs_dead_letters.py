@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from consumer.errors import Reason
-from consumer.model import Delivery
+from consumer.model import REASON_ATTRIBUTE, Delivery
 
 DEFAULT_MAXIMUM_MESSAGE_SIZE: Final = 262_144
 MAXIMUM_ATTRIBUTES: Final = 10
 
-REASON: Final = "ReplicatorReason"
+REASON: Final = REASON_ATTRIBUTE
 ERROR: Final = "ReplicatorError"
 MESSAGE_ID: Final = "ReplicatorMessageId"
 RECEIVE_COUNT: Final = "ReplicatorReceiveCount"

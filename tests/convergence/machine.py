@@ -14,18 +14,19 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from consumer.decide import ForeignRule, Policy
 from consumer.errors import Reason, ReplicatorError
-from consumer.model import ObjectFinished, ObjectRef, Result, UnexpectedError
+from consumer.model import LedgerBack, LedgerLost, ObjectFinished, ObjectRef, Result, UnexpectedError
+from tests.doubles.memory_ledger import MemoryLedger
 from tests.doubles.virtual_time import VirtualTimeLoop, idle
 
 from .pod import Pod, Request
-from .scheduler import WRITES, Operation, Scheduler, Worker
+from .scheduler import WRITES, Operation, ScheduledSteps, Scheduler, Worker
 from .world import STRANGER, World, lost
 
 REFS: Final = (
@@ -129,6 +130,7 @@ class Lives(RuleBasedStateMachine):
             self.world.source.add_bucket(ref.bucket)
         if stranger:
             self.world.destination.put("taken", STRANGER)
+        self.ledger = self._new_ledger()
         self.policy = Policy(deletes, on_foreign=ForeignRule.OVERWRITE if overwrite else ForeignRule.REFUSE)
         self.skew = skew
         for _ in range(pods):
@@ -354,7 +356,7 @@ class Lives(RuleBasedStateMachine):
             letters, self.world.queue.dead_letters = self.world.queue.dead_letters, []
             totals["dead letters"] += len(letters)
             for letter in letters:
-                self.world.queue.send(letter.body)
+                self.world.queue.send(letter.body, letter.attributes)
             self._come_to_rest()
 
     def _check(self) -> None:
@@ -375,13 +377,23 @@ class Lives(RuleBasedStateMachine):
 
     # --- inside ---
 
+    def _new_ledger(self) -> MemoryLedger | None:
+        return None
+
     def _start_pod(self) -> None:
         number = len(self.pods) + len(self.gone) + 1
 
         async def start() -> Pod:
-            return Pod(
-                f"pod-{number}", self.world, self.scheduler, self.policy, skew=self.skew * (number % 2)
+            pod = Pod(
+                f"pod-{number}",
+                self.world,
+                self.scheduler,
+                self.policy,
+                skew=self.skew * (number % 2),
+                ledger=self.ledger,
             )
+            await pod.connect()
+            return pod
 
         self.pods.append(self.loop.run_until_complete(start()))
 
@@ -436,6 +448,62 @@ class Lives(RuleBasedStateMachine):
 
     def _told(self, what: object) -> str:
         return "\n".join([str(what), "what happened:", *self.scheduler.journal[-200:]])
+
+
+class LivesWithLedger(Lives):
+    """The same with a ledger that all pods share: its calls fail, hang and get lost as all others do, and what it
+    remembers is wiped, put back or spoiled by somebody else."""
+
+    @precondition(lambda self: self.ledger and self.ledger.entries)
+    @rule(index=indexes, how=st.sampled_from(["one", "all", "stale", "garbage"]))
+    def forget(self, index: int, how: str) -> None:
+        assert self.ledger is not None
+        entries = self.ledger.entries
+        key = sorted(entries)[index % len(entries)]
+        totals[f"ledger: {how}"] += 1
+        match how:
+            case "one":
+                del entries[key]
+            case "all":
+                entries.clear()
+            case "stale":
+                entries[key] = self.ledger.noted[key][index % len(self.ledger.noted[key])]
+            case "garbage":
+                entries[key] = replace(entries[key], sequencer="f" * (index + 2) + "?")
+
+    @rule(sure=seldom)
+    def partition(self, sure: bool) -> None:
+        """Nobody reaches it any more; or all do again."""
+        assert self.ledger is not None
+        if sure:
+            steps = cast("LedgerSteps", self.ledger.steps)
+            steps.reachable = not steps.reachable
+
+    def teardown(self) -> None:
+        super().teardown()
+        for pod in self.pods + self.gone:
+            totals["remembered"] += sum(event.outcome.remembered for event in pod.recorder.of(ObjectFinished))
+            totals["ledger: lost"] += len(pod.recorder.of(LedgerLost))
+            totals["ledger: back"] += sum(
+                event.after_seconds is not None for event in pod.recorder.of(LedgerBack)
+            )
+
+    def _new_ledger(self) -> MemoryLedger:
+        ledger = MemoryLedger()
+        ledger.steps = LedgerSteps(self.scheduler)
+        return ledger
+
+
+class LedgerSteps(ScheduledSteps):
+    """A probe goes right on: it is nobody's work."""
+
+    reachable = True
+
+    async def reach(self, step: str, subject: str = "") -> None:
+        if not self.reachable:
+            raise ReplicatorError(Reason.CONNECTION, "as ordered", operation="ledger")
+        if step != "probe":
+            await super().reach(f"ledger {step}", subject)
 
 
 # Rules are drawn evenly; these are to happen more often than the others.

@@ -11,6 +11,8 @@ from consumer.admission import MemoryBudget, Slots
 from consumer.decide import Policy
 from consumer.errors import Reason
 from consumer.lease import LeaseKeeper
+from consumer.ledger import LedgerFirst
+from consumer.ledger_guard import GuardedLedger
 from consumer.model import (
     MIB,
     Delivery,
@@ -24,10 +26,11 @@ from consumer.model import (
 )
 from consumer.pause import Gate
 from consumer.pipeline import Pipeline
-from consumer.ports import LeaseRequest
+from consumer.ports import LeaseRequest, Ledger, Replicates
 from consumer.probes import StoreProbes
 from consumer.replay import Replays
 from consumer.replicate import Replicator
+from consumer.routes import ANY_BUCKET, Place, Route
 from consumer.settle import RetryPolicy
 from tests.doubles.memory_queue import MemoryQueue
 from tests.doubles.recorder import Recorder
@@ -118,10 +121,17 @@ class Request:
 
 
 class Pod:
-    """Starts within the running loop. `skew` is what its clock is wrong by, in seconds."""
+    """Starts within the running loop. `skew` is what its clock is wrong by, in seconds; `ledger` is shared by pods."""
 
     def __init__(
-        self, name: str, world: World, scheduler: Scheduler, policy: Policy, *, skew: float = 0.0
+        self,
+        name: str,
+        world: World,
+        scheduler: Scheduler,
+        policy: Policy,
+        *,
+        skew: float = 0.0,
+        ledger: Ledger | None = None,
     ) -> None:
         clock = asyncio.get_running_loop().time
         self.name = name
@@ -137,9 +147,15 @@ class Pod:
         replicator = Replicator(
             world.source, world.destination, MemoryBudget(64 * MIB), self.recorder, policy=policy
         )
+        settled: Replicates = replicator
+        self._ledger = None
+        if ledger is not None:
+            self._ledger = GuardedLedger(ledger, self.recorder, clock)
+            route = Route(Place(Store.S3, ANY_BUCKET), Place(Store.GCS, "replicas"), policy=policy)
+            settled = LedgerFirst(replicator, self._ledger, lambda ref: route)
         self._pipeline = Pipeline(
             self._queue,
-            replicator,
+            settled,
             self._leases,
             self._slots,
             self._gate,
@@ -153,6 +169,11 @@ class Pod:
         self._start(Worker(name, "leases"), self._leases.run())
         self._start(Worker(name, "gate"), self._gate.run())
         self._keepers = set(self.tasks)
+
+    async def connect(self) -> None:
+        """Begins to use its ledger, if it has one."""
+        if self._ledger is not None:
+            await self._ledger.connect()
 
     def _start(self, worker: Worker, work: object) -> None:
         async def run() -> None:
@@ -201,6 +222,8 @@ class Pod:
         scheduler.kill(self.name)
         for task in self.tasks:
             task.cancel()
+        if self._ledger is not None and self._ledger._mending is not None:
+            self._ledger._mending.cancel()
 
     def drain(self) -> None:
         """SIGTERM after its patience is over: what is under way is cancelled and released."""

@@ -16,13 +16,16 @@ from consumer.daemon import Daemon
 from consumer.decide import Policy
 from consumer.intake import Intake
 from consumer.lease import LeaseKeeper
+from consumer.ledger import LedgerFirst
+from consumer.ledger_guard import GuardedLedger
 from consumer.model import MIB, Delivery, Store
 from consumer.pause import Gate
 from consumer.pipeline import Pipeline
-from consumer.ports import Queue
+from consumer.ports import Ledger, Queue, Replicates
 from consumer.probes import StoreProbes
 from consumer.replay import Replays
 from consumer.replicate import Replicator
+from consumer.routes import Place, Route, find
 from consumer.settle import RetryPolicy
 from consumer.sweep import keep_swept
 
@@ -61,6 +64,8 @@ class Workbench:
     wait_seconds: float = 20.0
     random: float = 0.0
     queues: tuple[str, ...] = ("sqs",)
+    ledger: Ledger | None = None
+    """What the intakes settle events from, once it is connected (`guarded`)."""
     instead: Queue | None = None
     """A queue of another kind, which the daemon has in place of the doubles."""
 
@@ -79,6 +84,11 @@ class Workbench:
         self.replicator = Replicator(
             self.source, self.destination, self.budget, self.recorder, policy=self.policy
         )
+        self.settled: Replicates = self.replicator
+        if self.ledger is not None:
+            self.guarded = GuardedLedger(self.ledger, self.recorder, clock)
+            route = Route(Place(Store.S3, BUCKET), Place(Store.GCS, "replicas"), policy=self.policy)
+            self.settled = LedgerFirst(self.replicator, self.guarded, lambda ref: find([route], ref))
         self.doubles: list[MemoryQueue] = []
         self.intakes = [self._intake(name, clock) for name in self.queues]
         self.queue, self.pipeline, self.leases = (
@@ -110,7 +120,7 @@ class Workbench:
         leases = LeaseKeeper(queue, self.recorder, clock)
         pipeline = Pipeline(
             queue,
-            self.replicator,
+            self.settled,
             leases,
             self.slots,
             self.gate,

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import pytest
@@ -25,6 +25,9 @@ from consumer.model import (
     Failure,
     LeaseEnded,
     LeaseExtended,
+    LedgerAsked,
+    LedgerBack,
+    LedgerLost,
     LoopLagged,
     MessageSettled,
     MessagesReceived,
@@ -113,7 +116,7 @@ def outside() -> Iterator[Outside]:
     handlers, level, ours = root.handlers[:], root.level, logging.getLogger("consumer").level
     stream = io.StringIO()
     configure_logging("DEBUG", "json", stream=stream)
-    metrics = Metrics("1.2.3")
+    metrics = Metrics("1.2.3", ledger=True)
     yield Outside(metrics, Telemetry(metrics, now=lambda: NOW), stream)
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -125,6 +128,29 @@ def outside() -> Iterator[Outside]:
 MESSAGE = {"message_id": "id-1", "queue": "sqs", "receive_count": 3, "age_seconds": 120.0}
 
 CASES: list[tuple[Event, dict[str, float], dict[str, Any]]] = [
+    (
+        LedgerBack(),
+        {"ledger_up": 1},
+        {"level": "info", "event": "ledger connected"},
+    ),
+    (
+        LedgerBack(12.34567),
+        {"ledger_up": 1},
+        {"level": "info", "event": "ledger back", "after_seconds": 12.346},
+    ),
+    (
+        LedgerLost(Failure(Kind.RETRYABLE, Reason.CONNECTION, "nobody listens", "", "ledger get")),
+        {},
+        {
+            "level": "warning",
+            "event": "ledger lost",
+            "reason": "connection",
+            "kind": "retryable",
+            "error": "nobody listens",
+            "operation": "ledger get",
+            "hint": "the work goes on, with more requests",
+        },
+    ),
     (
         MessagesReceived("sqs", 4),
         {"messages_received_total{source=sqs}": 4},
@@ -413,7 +439,7 @@ def test_measurements_are_metrics_without_a_line(outside: Outside) -> None:
 
 
 def test_every_typed_event_is_covered() -> None:
-    covered = {type(event) for event, _, _ in CASES} | {UnexpectedError, QueueDepth, LoopLagged}
+    covered = {type(event) for event, _, _ in CASES} | {UnexpectedError, QueueDepth, LoopLagged, LedgerAsked}
     assert covered == set(get_args(Event))
 
 
@@ -592,6 +618,8 @@ CONTRACT: dict[str, tuple[str, set[str]]] = {
     "event_loop_lag_seconds": ("histogram", set()),
     "dead_letter_queue_missing_total": ("counter", set()),
     "temporary_objects_total": ("counter", {"result"}),
+    "ledger_up": ("gauge", set()),
+    "ledger_operations_total": ("counter", {"operation", "result"}),
 }
 
 
@@ -630,6 +658,32 @@ def test_series_that_alerts_need_exist_before_the_first_event() -> None:
         assert value("replicator_objects_total", {"result": result, "reason": reason}) == 0
     assert value("replicator_objects_total", {"result": "failed", "reason": "created"}) is None
     assert value("replicator_paused", {"reason": "credentials"}) == 0
+
+
+def test_what_the_ledger_was_asked_is_counted_and_leaves_no_line(outside: Outside) -> None:
+    for operation, result in [("look_up", "found"), ("note", "skipped")]:
+        changes = outside.emit(LedgerAsked(operation, result))
+        assert changes == {f"ledger_operations_total{{operation={operation},result={result}}}": 1}
+    assert outside.lines() == []
+
+
+def test_a_lost_ledger_is_down(outside: Outside) -> None:
+    outside.emit(LedgerBack())
+    assert outside.emit(LedgerLost(BUSY)) == {"ledger_up": -1}
+
+
+def test_without_a_ledger_nothing_is_told_of_one() -> None:
+    assert not [name for name in exposed(Metrics("1")) if "ledger" in name]
+    value = Metrics("1").registry.get_sample_value
+    older = {"result": "already_replicated", "reason": "older_event"}
+    assert value("replicator_objects_total", older) is None
+    assert Metrics("1", ledger=True).registry.get_sample_value("replicator_objects_total", older) == 0
+
+
+def test_what_the_ledger_alone_told_says_so(outside: Outside) -> None:
+    event = ObjectFinished(replace(outcome(Result.ALREADY_REPLICATED), remembered=True), "sqs")
+    outside.emit(event)
+    assert outside.line()["remembered"] is True
 
 
 def test_the_depth_of_an_unknown_dead_letter_queue_is_not_zero() -> None:

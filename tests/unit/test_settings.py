@@ -71,6 +71,9 @@ def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         "PARALLEL_STREAMS": 8,
         "RETRY_BASE_SECONDS": 5,
         "RETRY_MAX_SECONDS": 900,
+        "LEDGER_URL": None,
+        "LEDGER_TTL_SECONDS": 1_209_600,
+        "LEDGER_PREFIX": "replicator:",
         "REPLICATE_DELETES": False,
         "ON_MISSING_OBJECT": "ack",
         "ON_FOREIGN_OBJECT": "refuse",
@@ -249,7 +252,7 @@ def test_all_problems_are_reported_at_once_each_by_its_variable_and_once(tmp_pat
     problems = problems_of(
         tmp_path,
         Need.QUEUE,
-        LEDGER_URL="redis://h",
+        LEDGER_URL="http://h",
         CONCURRENCY="0",
         RETRY_MAX_SECONDS="1",
         AWS_ACCESS_KEY_ID="x",
@@ -267,12 +270,37 @@ def test_all_problems_are_reported_at_once_each_by_its_variable_and_once(tmp_pat
     assert not any("\n" in problem for problem in problems)
 
 
-@pytest.mark.parametrize("name", ["LEDGER_URL"])
-def test_what_comes_later_is_refused_and_not_ignored(tmp_path: Path, name: str) -> None:
-    expected = [f"{name}: not supported by this version; unset it"]
-    assert problems_of(tmp_path, **{name: "redis://u:hunter2@h"}) == expected
-    (tmp_path / ".env").write_text(f"{name}=x\n")
-    assert problems_of(tmp_path) == expected
+@pytest.mark.parametrize(
+    ("url", "shown", "secrets"),
+    [
+        ("redis://:hun%40ter2@h:6379/1", "redis://h:6379/1", {"hun%40ter2", "hun@ter2"}),
+        ("rediss://u:hunter2@h?ssl_cert_reqs=none", "rediss://h", {"hunter2"}),
+        ("redis://h/0?password=hunter2", "redis://h/0", {"hunter2"}),
+        ("redis://[::1]", "redis://[::1]", set()),
+        ("dynamodb://My-table.1_2", "dynamodb://My-table.1_2", set()),
+    ],
+)
+def test_the_ledger_is_shown_without_its_password(
+    tmp_path: Path, url: str, shown: str, secrets: set[str]
+) -> None:
+    settings = load(tmp_path, LEDGER_URL=url)
+    assert settings.ledger_url is not None
+    assert settings.ledger_url.get_secret_value() == url
+    assert settings.ledger_target == settings.public()["LEDGER_URL"] == shown
+    assert set(settings.secrets()) == secrets
+    assert "ter2" not in repr(settings)
+
+
+def test_a_ledger_url_that_is_wrong_is_never_repeated_with_its_password(tmp_path: Path) -> None:
+    for wrong in (
+        "redis://u:hunter2@h:0",
+        "redis://u:hunter2@",
+        "mysql://u:hunter2@h",
+        "redis://u:hun ter2@h",
+    ):
+        (problem,) = problems_of(tmp_path, LEDGER_URL=wrong)
+        assert problem.startswith("LEDGER_URL: must ")
+        assert "hun" not in problem
 
 
 # --- Values ---
@@ -328,6 +356,29 @@ REFUSED = {
     ],
     "SOURCE_BUCKETS": ["s3://bucket", "good,bucket/x", "ab", "a..b", "10.0.0.1", "good,a b"],
     "GCS_KEY_PREFIX": ["a\nb", "a\rb", "a" * 1001, "ö" * 501, TEMPORARY_PREFIX, f"{TEMPORARY_PREFIX}in/"],
+    "LEDGER_URL": [
+        *(
+            "h:6379",
+            "redis:h",
+            "http://h",
+            "memcached://h",
+            "redis://",
+            "redis://h:0",
+            "redis://h:65536",
+            "redis://h#x",
+        ),
+        *(
+            "redis://a b",
+            "dynamodb://",
+            "dynamodb://ab",
+            "dynamodb://u:p@table",
+            "dynamodb://table/x",
+            "dynamodb://t?a",
+        ),
+        "unix:///run/redis.sock",
+    ],
+    "LEDGER_TTL_SECONDS": ["59", "1.5", "14d", "315360001"],
+    "LEDGER_PREFIX": ["a b", "ö", "a" * 201],
     "REPLICATE_DELETES": ["maybe", "2"],
     "ON_MISSING_OBJECT": ["delete"],
     "ON_FOREIGN_OBJECT": ["adopt"],

@@ -1,0 +1,129 @@
+"""The ledger as the work may use it: an answer at once or none at all, whatever becomes of the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, TypeVar
+
+from consumer.errors import Reason, ReplicatorError
+from consumer.model import Failure, LedgerAsked, LedgerBack, LedgerEntry, LedgerLost
+from consumer.ports import Ledger, Observer
+
+T = TypeVar("T")
+
+ANSWER_SECONDS: Final = 0.05
+"""How long one event waits for the ledger, which answers in about one."""
+CONNECT_SECONDS: Final = 2.0
+AGAIN_SECONDS: Final = 5.0
+"""How long a lost ledger is left alone."""
+LATE_ANSWERS: Final = 3
+"""So many in a row, and the ledger is lost: a single one may be this process's own, busy for a moment."""
+
+
+class GuardedLedger:
+    """Never raises but for cancellation, and never waits long. A lost ledger is not asked until a probe brings it back.
+
+    Nothing is asked before `connect`.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        observer: Observer,
+        clock: Callable[[], float],
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._ledger = ledger
+        self._observer = observer
+        self._clock = clock
+        self._sleep = sleep
+        self._up = False
+        self._late = 0
+        self._mending: asyncio.Task[None] | None = None
+
+    async def connect(self) -> Failure | None:
+        """Begins to use the ledger; what went wrong, when it does not answer. Then it is tried again by and by."""
+        failure = await self._probe()
+        if failure is None:
+            self._come_back(None)
+        else:
+            self._lose(failure)
+        return failure
+
+    async def last(self, key: str) -> LedgerEntry | None:
+        """What is known of an object; None when nothing is, or the ledger does not tell."""
+        told, entry = await self._ask("look_up", lambda: self._ledger.last(key))
+        if told:
+            self._tell("look_up", "nothing" if entry is None else "found")
+        return entry
+
+    async def note(self, key: str, entry: LedgerEntry) -> None:
+        """Remembers, if the ledger lets us."""
+        told, _ = await self._ask("note", lambda: self._ledger.note(key, entry))
+        if told:
+            self._tell("note", "done")
+
+    async def close(self) -> None:
+        if self._mending is not None:
+            self._mending.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._mending
+        with suppress(Exception):
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._ledger.close()
+
+    async def _ask(self, operation: str, call: Callable[[], Awaitable[T | None]]) -> tuple[bool, T | None]:
+        """Whether it answered, and what."""
+        if not self._up:
+            self._tell(operation, "skipped")
+            return False, None
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await call()
+        except Exception as error:  # noqa: BLE001 - nothing that becomes of the ledger may become of an object
+            self._tell(operation, "failed")
+            self._late = self._late + 1 if isinstance(error, TimeoutError) else LATE_ANSWERS
+            if self._late >= LATE_ANSWERS:
+                self._lose(_failure(error))
+            return False, None
+        self._late = 0
+        return True, answer
+
+    async def _probe(self) -> Failure | None:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._ledger.probe()
+        except Exception as error:  # noqa: BLE001 - as above
+            return _failure(error)
+        return None
+
+    def _lose(self, failure: Failure) -> None:
+        self._up = False
+        if self._mending is None:
+            self._observer.emit(LedgerLost(failure))
+            self._mending = asyncio.create_task(self._mend())
+
+    async def _mend(self) -> None:
+        lost_at = self._clock()
+        while True:
+            await self._sleep(AGAIN_SECONDS)
+            if await self._probe() is None:
+                break
+        self._mending = None
+        self._come_back(self._clock() - lost_at)
+
+    def _come_back(self, after_seconds: float | None) -> None:
+        self._up, self._late = True, 0
+        self._observer.emit(LedgerBack(after_seconds))
+
+    def _tell(self, operation: str, result: str) -> None:
+        self._observer.emit(LedgerAsked(operation, result))
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, TimeoutError):
+        error = ReplicatorError(Reason.TIMEOUT, "the ledger did not answer in time", operation="ledger")
+    return Failure.of(error)
