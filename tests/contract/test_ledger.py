@@ -1,11 +1,11 @@
-"""What a ledger promises the core, held against each store: DynamoDB (moto), Redis, Valkey."""
+"""What a ledger promises the core, held against the in-memory twin and each store: DynamoDB (moto), Redis, Valkey."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -20,6 +20,7 @@ from tests.contract.ledgers import (
     RedisStore,
     moto_dynamodb,
 )
+from tests.doubles.memory_ledger import MemoryLedger
 from tests.emulators import servers
 
 pytestmark = pytest.mark.anyio
@@ -58,24 +59,42 @@ class _Running(dict[str, str]):
         return self[name]
 
 
-@pytest.fixture(
-    params=[
-        "moto",
-        pytest.param("redis", marks=pytest.mark.emulators),
-        pytest.param("valkey", marks=pytest.mark.emulators),
-    ]
-)
+STORES = [
+    "moto",
+    pytest.param("redis", marks=pytest.mark.emulators),
+    pytest.param("valkey", marks=pytest.mark.emulators),
+]
+
+
+def _store(backend: str, running: dict[str, str]) -> LedgerStore:
+    address = running[backend]
+    return DynamoDbStore(address, time.time()) if backend == "moto" else RedisStore(address)
+
+
+@pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, running: dict[str, str]) -> AsyncIterator[LedgerStore]:
-    address = running[request.param]
-    made: LedgerStore = (
-        DynamoDbStore(address, time.time()) if request.param == "moto" else RedisStore(address)
-    )
+    """For what only a store outside of this process has."""
+    made = _store(request.param, running)
     yield made
     await made.close()
 
 
-async def test_of_an_object_that_nobody_noted_nothing_is_known(store: LedgerStore) -> None:
-    assert await store.ledger().last(KEY) is None
+@pytest.fixture(params=["memory", *STORES])
+async def opened(
+    request: pytest.FixtureRequest, running: dict[str, str]
+) -> AsyncIterator[Callable[[], Ledger]]:
+    """Opens ledgers over one store, each as another process does."""
+    if request.param == "memory":
+        shared = MemoryLedger()
+        yield lambda: shared
+        return
+    made = _store(request.param, running)
+    yield made.ledger
+    await made.close()
+
+
+async def test_of_an_object_that_nobody_noted_nothing_is_known(opened: Callable[[], Ledger]) -> None:
+    assert await opened().last(KEY) is None
 
 
 @pytest.mark.parametrize(
@@ -88,11 +107,11 @@ async def test_of_an_object_that_nobody_noted_nothing_is_known(store: LedgerStor
     ],
 )
 async def test_what_was_noted_is_told_as_it_was_to_any_process(
-    store: LedgerStore, entry: LedgerEntry
+    opened: Callable[[], Ledger], entry: LedgerEntry
 ) -> None:
-    await store.ledger().note(KEY, entry)
+    await opened().note(KEY, entry)
 
-    assert await store.ledger().last(KEY) == entry
+    assert await opened().last(KEY) == entry
 
 
 @pytest.mark.parametrize(
@@ -137,9 +156,9 @@ async def test_each_prefix_is_a_ledger_of_its_own(store: LedgerStore) -> None:
     ],
 )
 async def test_an_older_sequencer_never_replaces_a_newer_one(
-    store: LedgerStore, older: str, newer: str
+    opened: Callable[[], Ledger], older: str, newer: str
 ) -> None:
-    ledger = store.ledger()
+    ledger = opened()
     late, early = LedgerEntry(newer, revision="2"), LedgerEntry(older, revision="1")
 
     await ledger.note("both ways", early)
@@ -151,18 +170,20 @@ async def test_an_older_sequencer_never_replaces_a_newer_one(
 
 
 @pytest.mark.parametrize(("one", "same"), [("", ""), ("ff", "FF00"), ("0", ""), ("00AB", "00aB")])
-async def test_of_equal_sequencers_the_last_one_noted_stays(store: LedgerStore, one: str, same: str) -> None:
+async def test_of_equal_sequencers_the_last_one_noted_stays(
+    opened: Callable[[], Ledger], one: str, same: str
+) -> None:
     """Some stores send one sequencer for ever."""
-    ledger = store.ledger()
+    ledger = opened()
 
     for entry in (LedgerEntry(one, etag="a"), LedgerEntry(same, etag="b"), LedgerEntry(one, etag="c")):
         await ledger.note(KEY, entry)
         assert await ledger.last(KEY) == entry
 
 
-async def test_of_many_notes_at_once_the_newest_stays(store: LedgerStore) -> None:
+async def test_of_many_notes_at_once_the_newest_stays(opened: Callable[[], Ledger]) -> None:
     chance = random.Random(7)
-    processes = [store.ledger() for _ in range(4)]
+    processes = [opened() for _ in range(4)]
     entries = [LedgerEntry(f"{number:06x}", revision=str(number)) for number in range(1, 121)]
     chance.shuffle(entries)
 
@@ -225,16 +246,16 @@ async def test_an_entry_with_a_field_of_another_type_is_nothing(store: LedgerSto
     assert await ledger.last(KEY) == LedgerEntry("ff")
 
 
-async def test_a_store_that_can_be_read_and_written_passes_the_probe(store: LedgerStore) -> None:
-    ledger: Ledger = store.ledger()
+async def test_a_store_that_can_be_read_and_written_passes_the_probe(opened: Callable[[], Ledger]) -> None:
+    ledger = opened()
 
     for _ in range(2):
         await ledger.probe()
     assert await ledger.last(KEY) is None
 
 
-async def test_a_closed_ledger_may_be_closed_again(store: LedgerStore) -> None:
-    ledger = store.ledger()
+async def test_a_closed_ledger_may_be_closed_again(opened: Callable[[], Ledger]) -> None:
+    ledger = opened()
     await ledger.note(KEY, WHOLE)
 
     await ledger.close()
