@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 from consumer.errors import Reason
 from consumer.model import Store
 from consumer.transfer import CHUNK
+from tests.doubles.memory_ledger import MemoryLedger
 
 from .machine import STOPS
 from .test_convergence import DEEP
@@ -59,8 +60,13 @@ class BothWays(RuleBasedStateMachine):
     ) -> None:
         """In a gentle life nobody deletes or restores; in a distinct one no bytes are written twice: then it is certain
         who has the last word."""
-        self.sides = Sides(pods=pods, skew=skew, deletes={S3: forth, GCS: back}, tells=tells)
+        self.sides = Sides(
+            pods=pods, skew=skew, deletes={S3: forth, GCS: back}, tells=tells, ledger=self._new_ledger()
+        )
         self.gentle, self.distinct = gentle, distinct
+
+    def _new_ledger(self) -> MemoryLedger | None:
+        return None
 
     @property
     def world(self) -> Sides:
@@ -202,10 +208,39 @@ for _number in range(1, 3):
     setattr(BothWays, f"crash_{_number}", BothWays.crash)
 
 
+class BothWaysWithLedger(BothWays):
+    """The same with a ledger that all pods share, and that forgets."""
+
+    def _new_ledger(self) -> MemoryLedger:
+        return MemoryLedger()
+
+    @precondition(lambda self: self.sides and self.sides.ledger.entries)
+    @rule(index=indexes)
+    def forget(self, index: int) -> None:
+        assert self.world.ledger is not None
+        entries = self.world.ledger.entries
+        del entries[sorted(entries)[index % len(entries)]]
+
+    def teardown(self) -> None:
+        super().teardown()
+        if self.sides is not None:
+            totals["remembered"] += self.sides.remembered
+
+
 def test_both_sides_converge_whatever_happens() -> None:
+    live(BothWays, lives=120)
+    assert all(totals[what] for what in ("crashes", "faults", "conflicts"))
+
+
+def test_both_sides_converge_whatever_becomes_of_the_ledger() -> None:
+    live(BothWaysWithLedger, lives=80)
+    assert all(totals[what] for what in ("crashes", "faults", "conflicts", "remembered"))
+
+
+def live(machine: type[BothWays], lives: int) -> None:
     deep = settings.get_current_profile_name() == DEEP
     chosen = settings(
-        max_examples=600 if deep else 120,
+        max_examples=600 if deep else lives,
         stateful_step_count=60 if deep else 30,
         deadline=None,
         phases=[phase for phase in settings().phases if phase is not Phase.explain],
@@ -214,7 +249,6 @@ def test_both_sides_converge_whatever_happens() -> None:
     )
     totals.clear()
     with patch("consumer.replicate.SMALL_LIMIT", 1024):
-        run_state_machine_as_test(BothWays, settings=chosen)
+        run_state_machine_as_test(machine, settings=chosen)
     print(dict(totals))
     assert totals["rules"] + totals["calls"] >= (100_000 if deep else 3_000)
-    assert all(totals[what] for what in ("crashes", "faults", "conflicts"))

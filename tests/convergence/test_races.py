@@ -7,9 +7,10 @@ from unittest.mock import patch
 
 import pytest
 
+from consumer.errors import Reason
 from consumer.model import ObjectRef
 
-from .machine import AGAIN, Change, Lives
+from .machine import AGAIN, Change, Lives, LivesWithLedger
 
 A = ObjectRef("north", "a")
 TAKEN = ObjectRef("south", "taken")
@@ -44,12 +45,31 @@ def _small_objects_are_tiny() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, params=[Lives, LivesWithLedger], ids=["alone", "with a ledger"])
+def _ledger(request: pytest.FixtureRequest) -> Iterator[None]:
+    with patch.object(Life, "_new_ledger", request.param._new_ledger):
+        yield
+
+
 @pytest.mark.parametrize("content", [0, 3], ids=["small", "large"])
 @pytest.mark.parametrize("stop", [A_WRITE, ITS_ANSWER])
 def test_a_copy_outlives_the_deletion_of_its_source(content: int, stop: str) -> None:
     with Life() as life:
         life.change(Change(A, "put", content), FIRST, stop)
         life.change(Change(A, "delete"), SECOND, THE_END)
+
+
+def test_a_write_is_refused_its_look_and_comes_back_from_the_dead_letters() -> None:
+    """The deletion was settled before the write, and is forgotten by all but the ledger."""
+    with Life() as life:
+        life.change(Change(A, "put"), FIRST, A_WRITE)
+        life.change(Change(A, "delete"), SECOND, THE_END)
+        life.write_now()
+        life.overtake(0, "half a look")
+        life.fail(0, Reason.SOURCE_FORBIDDEN, False)
+        life.nothing_unexpected()
+        life.overtake(0, THE_END)
+        assert life.world.queue.dead_letters
 
 
 def test_an_overwrite_of_a_stranger_s_object_outlives_the_deletion() -> None:

@@ -18,6 +18,8 @@ from consumer import identity
 from consumer.admission import MemoryBudget
 from consumer.decide import Policy
 from consumer.errors import Kind, Reason, ReplicatorError
+from consumer.ledger import LedgerFirst
+from consumer.ledger_guard import GuardedLedger
 from consumer.model import (
     MIB,
     CarriedMetadata,
@@ -30,15 +32,17 @@ from consumer.model import (
     Store,
     UnexpectedError,
 )
+from consumer.ports import Replicates
 from consumer.replicate import Replicator, Shared
 from consumer.router import Lane, Router
 from consumer.routes import Place, Route
 from tests.doubles.memory_bucket import DELETED, Change, MemoryBucket
+from tests.doubles.memory_ledger import MemoryLedger
 from tests.doubles.memory_stores import FIRST_MODIFIED, StoredReplica
 from tests.doubles.recorder import Recorder
 from tests.doubles.virtual_time import VirtualTimeLoop, idle
 
-from .machine import AGAIN, STOPS
+from .machine import AGAIN, STOPS, LedgerSteps
 from .scheduler import WORKER, ScheduledSteps, Scheduler, Worker
 
 S3, GCS = Store.S3, Store.GCS
@@ -107,6 +111,12 @@ class Pod:
 
         s3, gcs = sides.buckets[S3], sides.buckets[GCS]
         self.router = Router([lane(s3, gcs), lane(gcs, s3)], self.recorder)
+        self.engine: Replicates = self.router
+        self.ledger = None
+        if sides.ledger is not None:
+            self.ledger = GuardedLedger(sides.ledger, self.recorder, sides.loop.time)
+            sides.loop.run_until_complete(self.ledger.connect())
+            self.engine = LedgerFirst(self.router, self.ledger, self.router.route)
 
     def take(self, note: Note) -> Worker:
         """Starts to work on an event."""
@@ -115,7 +125,7 @@ class Pod:
 
         async def run() -> None:
             WORKER.set(worker)
-            outcome = await self.router.replicate(note.event, optimistic=optimistic)
+            outcome = await self.engine.replicate(note.event, optimistic=optimistic)
             with suppress(ReplicatorError):
                 await self._sides.scheduler.park("ack", note.event.ref.uri)
                 self._sides.settle(note, outcome)
@@ -135,6 +145,8 @@ class Pod:
             worker.alive = False
             task.cancel()
             notes.append(note)
+        if self.ledger is not None and self.ledger._mending is not None:
+            self.ledger._mending.cancel()
         self._sides.scheduler.kill(self.name)
         self.workers.clear()
         return notes
@@ -142,7 +154,7 @@ class Pod:
 
 class Sides:
     """`skew` is what the clock of the GCS side is ahead of the S3 side's, in seconds. `tells` says whether the events
-    of the GCS side tell of the object's metadata."""
+    of the GCS side tell of the object's metadata; `ledger` is what the pods share."""
 
     def __init__(
         self,
@@ -152,13 +164,17 @@ class Sides:
         deletes: Mapping[Store, bool] | None = None,
         tells: bool = True,
         both_ways: bool = True,
+        ledger: MemoryLedger | None = None,
     ) -> None:
+        self.ledger = ledger
         self.loop = VirtualTimeLoop()
         self.scheduler = Scheduler()
         self._start = self.loop.time()
         self._tells = tells
         words: set[tuple[str, bytes, str]] = set()
         steps = ScheduledSteps(self.scheduler)
+        if ledger is not None:
+            ledger.steps = LedgerSteps(self.scheduler)
         self.buckets = {
             S3: Bucket(S3, "east", self.now, steps),
             GCS: Bucket(GCS, "west", lambda: self.now() + skew, steps),
@@ -166,6 +182,8 @@ class Sides:
         self.untold: list[Note] = []
         self.told: list[Note] = []
         self.letters: list[Outcome] = []
+        self.remembered = 0
+        """Events that the ledger settled."""
         self.last_put: dict[tuple[str, Store], Put] = {}
         self.changes: dict[tuple[str, Store], list[tuple[int, Change]]] = {}
         self.deleted: set[str] = set()
@@ -304,6 +322,7 @@ class Sides:
             self._take(Note(self.told[index % len(self.told)].event), pod, stop)
 
     def settle(self, note: Note, outcome: Outcome) -> None:
+        self.remembered += outcome.remembered
         if outcome.failure is None:
             return
         if outcome.failure.kind in (Kind.RETRYABLE, Kind.UNAVAILABLE):

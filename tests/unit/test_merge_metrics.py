@@ -172,3 +172,16 @@ def test_only_what_changed_is_told() -> None:
     metrics.leases_lost.labels("sqs").inc()
     ours = [change for change in changes.take() if change[0].startswith("replicator_leases")]
     assert ours == [("replicator_leases_lost", "replicator_leases_lost_total", {"source": "sqs"}, 1.0)]
+
+
+def test_the_ledger_is_up_when_it_is_for_all() -> None:
+    own, one, other = (Metrics("1", ledger=True) for _ in range(3))
+    merged = PodMetrics(own.registry)
+    for number, (worker, up) in enumerate([(one, True), (other, False)]):
+        worker.set_ledger_up(up)
+        merged.heard(number, Changes(worker.registry).take())
+    own.set_ledger_up(True)
+    assert samples_of(merged)["replicator_ledger_up"] == 0
+    other.set_ledger_up(True)
+    merged.heard(1, Changes(other.registry).take())
+    assert samples_of(merged)["replicator_ledger_up"] == 1
