@@ -143,7 +143,7 @@ async def test_silence_ends_with_a_time_out(monkeypatch: pytest.MonkeyPatch) -> 
     async def silence(peer: Peer) -> None:
         await peer.ended()
 
-    async with ledger_over(silence) as (ledger, _):
+    async with ledger_over(silence) as (ledger, _), asyncio.timeout(PATIENCE):
         for error in await refusals(ledger):
             assert error.reason is Reason.TIMEOUT
 
