@@ -12,10 +12,10 @@ RUN pip install --no-cache-dir --disable-pip-version-check uv==${UV_VERSION}
 WORKDIR /src
 # The dependencies first: this layer is built again only when the lock file changes.
 COPY pyproject.toml uv.lock ./
-RUN uv sync --frozen --no-dev --no-editable --no-install-project
+RUN uv sync --frozen --no-dev --no-editable --extra redis --no-install-project
 # .dockerignore lets nothing through but what the package is built from.
 COPY . .
-RUN uv sync --frozen --no-dev --no-editable
+RUN uv sync --frozen --no-dev --no-editable --extra redis
 
 # --- run: the interpreter and the installed program, nothing else ----------------------------------------------------
 FROM python:${PYTHON_VERSION}-slim AS run

@@ -1,97 +1,20 @@
-"""Where SQS is: botocore's own endpoint rules and settings, without a boto3 client and what it loads.
-
-botocore is imported only where the settings do not name the endpoint.
-"""
+"""Where SQS is."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
-from consumer.errors import ConfigurationError
+from consumer.adapters.aws_endpoint import SQS, ServiceEndpoint, find_endpoint, new_session
 
 if TYPE_CHECKING:
     from botocore.session import Session
 
-_RULES: Final = "sqs/2012-11-05/endpoint-rule-set-1"
-
-
-@dataclass(frozen=True, slots=True)
-class SqsEndpoint:
-    """What every call is posted to (`url`), and what of it is signed."""
-
-    url: str
-    host: str
-    path: str
-    region: str
-
-    @classmethod
-    def at(cls, url: str, region: str) -> Self:
-        """The endpoint whose root is `url`: the JSON protocol names the queue in the body, never in the path."""
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-        return cls(url if parts.path else f"{url}/", host, parts.path or "/", region)
-
-
-def _new_session() -> Session:
-    from botocore.session import Session
-
-    return Session()
+SqsEndpoint = ServiceEndpoint
 
 
 def find_sqs_endpoint(
-    region: str, endpoint_url: str | None, botocore: Callable[[], Session] = _new_session
+    region: str, endpoint_url: str | None, botocore: Callable[[], Session] = new_session
 ) -> SqsEndpoint:
-    """The endpoint as boto3 finds it; reads botocore's files, so not for the event loop.
-
-    In this order: `endpoint_url`, AWS_ENDPOINT_URL_SQS, AWS_ENDPOINT_URL, the profile's own (unless
-    AWS_IGNORE_CONFIGURED_ENDPOINT_URLS), and else AWS's rules for the region with AWS_USE_DUALSTACK_ENDPOINT and
-    AWS_USE_FIPS_ENDPOINT. Raises ConfigurationError when the settings contradict each other.
-    """
-    if endpoint_url:
-        return SqsEndpoint.at(endpoint_url, region)
-    from botocore.exceptions import BotoCoreError
-
-    session = botocore()
-    try:
-        return SqsEndpoint.at(_configured(session) or _by_rules(session, region), region)
-    except BotoCoreError as error:
-        raise ConfigurationError([f"SQS cannot be addressed in the region {region}: {error}"]) from error
-
-
-def _configured(session: Session) -> str | None:
-    if session.get_config_variable("ignore_configured_endpoint_urls"):
-        return None
-    profile: dict[str, Any] = session.get_scoped_config()
-    services: dict[str, Any] = {}
-    if "services" in profile:
-        services = session.full_config.get("services", {}).get(profile["services"]) or {}
-        if not services:
-            from botocore.exceptions import InvalidConfigError
-
-            raise InvalidConfigError(
-                error_msg=f"there is no section [services {profile['services']}], which the profile names"
-            )
-    found = (
-        os.environ.get("AWS_ENDPOINT_URL_SQS"),
-        os.environ.get("AWS_ENDPOINT_URL"),
-        services.get("sqs", {}).get("endpoint_url"),
-        profile.get("endpoint_url"),
-    )
-    return next(filter(None, found), None)
-
-
-def _by_rules(session: Session, region: str) -> str:
-    from botocore.endpoint_provider import EndpointProvider
-
-    loader = session.get_component("data_loader")
-    rules = EndpointProvider(loader.load_data(_RULES), loader.load_data("partitions"))
-    found = rules.resolve_endpoint(
-        Region=region,
-        UseDualStack=bool(session.get_config_variable("use_dualstack_endpoint")),
-        UseFIPS=bool(session.get_config_variable("use_fips_endpoint")),
-    )
-    return str(found.url)
+    """As `find_endpoint`: `endpoint_url`, AWS_ENDPOINT_URL_SQS, and so on."""
+    return find_endpoint(SQS, region, endpoint_url, botocore)

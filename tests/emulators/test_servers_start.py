@@ -18,6 +18,7 @@ from urllib.parse import unquote_plus, urlencode
 import boto3
 import grpc
 import pytest
+import redis
 from botocore.config import Config
 from google.pubsub_v1.services.publisher import PublisherAsyncClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcAsyncIOTransport
@@ -109,6 +110,18 @@ async def test_pstest_delivers_a_message_until_it_is_acknowledged(pubsub: Runnin
         assert again.message.message_id == received.message.message_id
         await subscriber.acknowledge(subscription=subscription, ack_ids=[again.ack_id])
         assert not (await subscriber.pull(subscription=subscription, max_messages=10)).received_messages
+
+
+@pytest.mark.parametrize("name", ["redis", "valkey"])
+def test_a_redis_keeps_what_was_set_for_its_time_and_runs_scripts(name: str) -> None:
+    with servers.redis(name, settings={"requirepass": "secret"}) as server:
+        host, _, port = server.address.partition(":")
+        with redis.Redis(host=host, port=int(port), password="secret") as client:
+            client.set("a", "hello", ex=60)
+            assert client.eval("return redis.call('GET', KEYS[1])", 1, "a") == b"hello"
+            assert 0 < int(client.ttl("a")) <= 60
+        with redis.Redis(host=host, port=int(port)) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.get("a")
 
 
 def test_elasticmq_delivers_a_message_until_it_is_deleted(elasticmq: RunningServer) -> None:
