@@ -50,9 +50,10 @@ class PubSub:
         self._channel = channel
         self.finalized: Counter[str] = Counter()
         self._publisher.create_topic(name=TOPIC)
-        for name in (SUBSCRIPTION, TAP):
+        # What a cut connection had on its way to the daemon comes again when this is over.
+        for name, seconds in ((SUBSCRIPTION, 10), (TAP, 600)):
             self._subscriber.create_subscription(
-                request={"name": name, "topic": TOPIC, "ack_deadline_seconds": 600}
+                request={"name": name, "topic": TOPIC, "ack_deadline_seconds": seconds}
             )
 
     def writes(self) -> Counter[str]:
