@@ -427,10 +427,20 @@ class StrictGcsThread(StrictGcs):
     ) -> None:
         if self._loop is None or self._thread is None:
             return
-        asyncio.run_coroutine_threadsafe(self.stop(), self._loop).result(timeout=30)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(timeout=30)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=30)
         self._loop.close()
+
+    async def _end(self) -> None:
+        """Leaves no task and no connection to the garbage collector, whose warnings would hit any later test."""
+        await self.stop()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        for _ in range(3):  # a closed connection is let go of some turns later
+            await asyncio.sleep(0)
 
 
 async def _refuse_unknown(call: Call) -> web.Response:
