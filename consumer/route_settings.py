@@ -43,10 +43,8 @@ def check_routes(
     """Raises RouteProblems when the routes of these settings cannot work together."""
     name, entries = ("ROUTES_FILE", routes_file.entries) if routes_file else ("ROUTES", routes)
     listed = _listed(entries)
-    found = [
-        f"{name}: {problem}"
-        for problem in problems(listed, _one_line_way(listed, bucket, key_prefix, source_buckets))
-    ]
+    rest = _one_line_way(listed, bucket, key_prefix, source_buckets)
+    found = [f"{name}: {problem}" for problem in problems(listed, rest)]
     for number, route in enumerate(listed, 1):
         source = route.source
         if source_buckets and source.store is Store.S3 and source.bucket not in source_buckets:
@@ -54,7 +52,6 @@ def check_routes(
                 f"{name}: entry {number} reads s3://{source.bucket}, which SOURCE_BUCKETS does not allow; add it there "
                 "or unset SOURCE_BUCKETS"
             )
-    rest = _one_line_way(listed, bucket, key_prefix, source_buckets)
     if len(rest) > 1:
         # Each of them writes the same names; a way back would carry one bucket's objects into another.
         found += [

@@ -32,7 +32,6 @@ FIELDS: Final = (
     "contentType,contentEncoding,contentLanguage,contentDisposition,cacheControl,metadata"
 )
 
-
 WRITTEN_FIELDS: Final = "name,generation,size,crc32c,metadata"
 """Of the answer to a write: what the write asked for is known."""
 

@@ -34,6 +34,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from consumer.adapters.batcher import Batcher, Result
+from consumer.adapters.polls import Polls
 from consumer.adapters.pubsub_acks import settle_ids
 from consumer.adapters.pubsub_dead_letters import dead_letter_attributes
 from consumer.adapters.pubsub_description import SubscriptionDescription, SubscriptionState
@@ -117,8 +118,7 @@ class PubsubQueue:
         self._retries: Batcher[tuple[AckId, int]] = Batcher(
             self._settle_retries, linger=linger, size=BATCH_SIZE, more_may_come=self._is_busy
         )
-        self._abandoned: set[asyncio.Task[list[PulledMessage]]] = set()
-        self._in_background: set[asyncio.Task[None]] = set()
+        self._polls: Polls[list[PulledMessage]] = Polls(self._give_back)
         self._description: SubscriptionDescription | None = None
 
     @property
@@ -138,11 +138,13 @@ class PubsubQueue:
             return []
         if self._description is None:
             await self.describe()
-        messages = await self._poll(min(max_messages, MOST_PULLED))
+        messages = await self._polls.poll(
+            self._calls.pull(min(max_messages, MOST_PULLED), self._wait_seconds)
+        )
         try:
             deliveries = await self._leased(messages)
         except BaseException:
-            self._start(self._give_back(messages))
+            self._polls.start(self._give_back(messages))
             raise
         self._unsettled.update(delivery.receipt_handle for delivery in deliveries)
         return deliveries
@@ -252,14 +254,7 @@ class PubsubQueue:
         """
         await self._acks.flush()
         await self._retries.flush()
-        try:
-            if self._abandoned:
-                await asyncio.wait(self._abandoned, timeout=LAST_POLL_SECONDS)
-        finally:
-            for poll in self._abandoned:
-                poll.cancel()
-        while self._in_background:
-            await asyncio.wait(self._in_background)
+        await self._polls.close(LAST_POLL_SECONDS)
         await self._calls.close()
 
     # --- inside ---
@@ -267,23 +262,6 @@ class PubsubQueue:
     @property
     def _dlq_topic(self) -> str | None:
         return self._given_dlq_topic or (self._description.dlq_topic if self._description else None)
-
-    async def _poll(self, most: int) -> list[PulledMessage]:
-        # A pull that is torn off may already have been given messages: shield it, and look after what it brings.
-        poll = asyncio.get_running_loop().create_task(self._calls.pull(most, self._wait_seconds))
-        try:
-            return await asyncio.shield(poll)
-        except asyncio.CancelledError:
-            self._abandoned.add(poll)
-            poll.add_done_callback(self._abandoned.discard)
-            self._start(self._release(poll))
-            raise
-
-    async def _release(self, poll: asyncio.Task[list[PulledMessage]]) -> None:
-        await asyncio.wait({poll})
-        # Nobody waits for it any more, and a failed poll has brought nothing.
-        if not poll.cancelled() and poll.exception() is None:
-            await self._give_back(poll.result())
 
     async def _give_back(self, messages: Sequence[PulledMessage]) -> None:
         await self._settle_retries([(message.ack_id, 0) for message in messages])
@@ -338,11 +316,6 @@ class PubsubQueue:
             for ack_id, result in zip(ack_ids, answer, strict=True)
         }
         return [results[ack_id] for ack_id, _ in asked]
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._in_background.add(task)
-        task.add_done_callback(self._in_background.discard)
 
     def _is_busy(self) -> bool:
         return bool(self._unsettled)

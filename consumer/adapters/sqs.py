@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from consumer.adapters.batcher import Batcher, Result
+from consumer.adapters.polls import Polls
 from consumer.adapters.sqs_attributes import from_wire, to_wire
 from consumer.adapters.sqs_batches import BATCH_SIZE, Entry, entries_of, send_batch, send_until_settled
 from consumer.adapters.sqs_calls import Answer, Request
@@ -85,8 +86,7 @@ class SqsQueue:
         self._retries: Batcher[Entry] = Batcher(
             self._settle_retries, linger=linger, size=BATCH_SIZE, more_may_come=self._is_busy
         )
-        self._abandoned: set[asyncio.Task[Answer]] = set()
-        self._in_background: set[asyncio.Task[None]] = set()
+        self._polls: Polls[Answer] = Polls(self._give_back_answer)
         self._description: QueueDescription | None = None
         self._resolved_dlq: tuple[str, str] | None = None  # its ARN and URL
 
@@ -110,22 +110,24 @@ class SqsQueue:
             self._visibility_timeout or description.visibility_timeout or FALLBACK_VISIBILITY_TIMEOUT
         )
         asked_at = self._now()
-        answer = await self._poll(
-            {
-                "QueueUrl": self._url,
-                "MaxNumberOfMessages": min(max_messages, BATCH_SIZE),
-                "WaitTimeSeconds": self._wait_seconds,
-                "VisibilityTimeout": lease_seconds,
-                "AttributeNames": ["ApproximateReceiveCount", "SentTimestamp"],
-                "MessageAttributeNames": ["All"],
-            }
+        answer = await self._polls.poll(
+            self._calls.poll(
+                {
+                    "QueueUrl": self._url,
+                    "MaxNumberOfMessages": min(max_messages, BATCH_SIZE),
+                    "WaitTimeSeconds": self._wait_seconds,
+                    "VisibilityTimeout": lease_seconds,
+                    "AttributeNames": ["ApproximateReceiveCount", "SentTimestamp"],
+                    "MessageAttributeNames": ["All"],
+                }
+            )
         )
         received_at = _lease_start(asked_at, self._now())
         messages = messages_in(answer)
         intact = [message for message in messages if is_intact(message.get("Body"), message.get("MD5OfBody"))]
         if len(intact) < len(messages):
             # Another key in a body that still parses would be "not found", and its message deleted.
-            self._start(self._give_back([one for one in messages if one not in intact]))
+            self._polls.start(self._give_back([one for one in messages if one not in intact]))
             # Else the others are worth more than an error now; it comes again, alone in the end.
             if not intact:
                 raise ReplicatorError(
@@ -234,14 +236,7 @@ class SqsQueue:
         """
         await self._acks.flush()
         await self._retries.flush()
-        try:
-            if self._abandoned:
-                await asyncio.wait(self._abandoned, timeout=LAST_POLL_SECONDS)
-        finally:
-            for poll in self._abandoned:
-                poll.cancel()
-        while self._in_background:
-            await asyncio.wait(self._in_background)
+        await self._polls.close(LAST_POLL_SECONDS)
 
     # --- the dead-letter queue ---
 
@@ -288,22 +283,8 @@ class SqsQueue:
     async def _settle_retries(self, entries: list[Entry]) -> list[Result]:
         return await send_until_settled(self._change_visibility, entries, "sqs:ChangeMessageVisibility")
 
-    async def _poll(self, request: Request) -> Answer:
-        # A poll that is torn off may already have been given messages: shield it, and look after what it brings.
-        poll = asyncio.get_running_loop().create_task(self._calls.poll(request))
-        try:
-            return await asyncio.shield(poll)
-        except asyncio.CancelledError:
-            self._abandoned.add(poll)
-            poll.add_done_callback(self._abandoned.discard)
-            self._start(self._release(poll))
-            raise
-
-    async def _release(self, poll: asyncio.Task[Answer]) -> None:
-        await asyncio.wait({poll})
-        # Nobody waits for it any more, and a failed poll has brought nothing.
-        if not poll.cancelled() and poll.exception() is None:
-            await self._give_back(list(filter(is_message, entries_of(poll.result(), "Messages"))))
+    async def _give_back_answer(self, answer: Answer) -> None:
+        await self._give_back(list(filter(is_message, entries_of(answer, "Messages"))))
 
     async def _give_back(self, messages: Sequence[Mapping[str, Any]]) -> None:
         entries: list[Entry] = [
@@ -311,11 +292,6 @@ class SqsQueue:
         ]
         if entries:
             await self._settle_retries(entries)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._in_background.add(task)
-        task.add_done_callback(self._in_background.discard)
 
     def _is_busy(self) -> bool:
         return bool(self._unsettled)
