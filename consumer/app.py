@@ -20,8 +20,6 @@ from consumer.errors import EndpointError
 from consumer.intake import Intake
 from consumer.lease import LeaseKeeper
 from consumer.ledger import LedgerFirst
-from consumer.ledger_guard import GuardedLedger
-from consumer.ledgers import open_ledger
 from consumer.metrics import Metrics
 from consumer.model import Event, ObjectFinished, ObjectRef, Outcome, Store
 from consumer.observe import Telemetry
@@ -48,13 +46,10 @@ _LAST_ANSWERS_SECONDS: Final = 0.5
 async def check_all(settings: Settings) -> list[Check]:
     """`consumer check`."""
     telemetry = Telemetry(Metrics(__version__))
-    async with (
-        open_engine(settings, telemetry) as engine,
-        open_ledger(settings, engine.stores, engine.http, telemetry) as ledger,
-    ):
+    async with open_engine(settings, telemetry) as engine:
         queues = _queues(settings, engine, telemetry)
         try:
-            return await run_checks(settings, engine, queues, ledger)
+            return await run_checks(settings, engine, queues, engine.ledger)
         finally:
             await queues.close()
 
@@ -111,7 +106,6 @@ def new_daemon(
     observer: Observer,
     engine: Engine,
     queues: Queues,
-    ledger: GuardedLedger | None = None,
     *,
     watches_queues: bool = True,
 ) -> Daemon:
@@ -126,7 +120,8 @@ def new_daemon(
     )
 
     # Only what queues bring: whoever asks for an object by name wants to know how it is.
-    settled = engine.router if ledger is None else LedgerFirst(engine.router, ledger, engine.router.route)
+    router, ledger = engine.router, engine.ledger
+    settled = router if ledger is None else LedgerFirst(router, ledger, router.route)
 
     def intake(queue: Queue) -> Intake:
         leases = LeaseKeeper(queue, observer, clock)
@@ -194,16 +189,11 @@ async def open_worker(settings: Settings, *, watches_queue: bool) -> AsyncIterat
     """A daemon that nobody has checked the endpoints for, and that has no sidecar: its parent has done both."""
     metrics = _metrics(settings)
     telemetry = Telemetry(metrics)
-    async with (
-        open_engine(settings, telemetry) as engine,
-        open_ledger(settings, engine.stores, engine.http, telemetry) as ledger,
-    ):
-        if ledger is not None:
-            await ledger.connect()
+    async with open_engine(settings, telemetry) as engine:
+        if engine.ledger is not None:
+            await engine.ledger.connect()
         queues = _queues(settings, engine, telemetry)
-        daemon = new_daemon(
-            settings, metrics, telemetry, engine, queues, ledger, watches_queues=watches_queue
-        )
+        daemon = new_daemon(settings, metrics, telemetry, engine, queues, watches_queues=watches_queue)
         yield Worker(daemon, metrics, telemetry)
 
 
@@ -239,12 +229,9 @@ class App:
         async with AsyncExitStack() as stack:
             engine = await stack.enter_async_context(open_engine(settings, self._observer))
             queues = _queues(settings, engine, self._observer)
-            ledger = await stack.enter_async_context(
-                open_ledger(settings, engine.stores, engine.http, self._observer)
-            )
-            service = await self._service(stack, engine, queues, ledger)
+            service = await self._service(stack, engine, queues)
             await self._serve(stack, service)
-            if not await self._start_up(engine, queues, ledger):
+            if not await self._start_up(engine, queues):
                 return 0
             if not isinstance(service, Daemon):
                 await queues.close()  # the workers have their own
@@ -256,12 +243,10 @@ class App:
             self._telemetry.stopping("drained" if clean else "stopped before everything was done")
             return 0 if clean else 1
 
-    async def _service(
-        self, stack: AsyncExitStack, engine: Engine, queues: Queues, ledger: GuardedLedger | None
-    ) -> Daemon | Workers:
+    async def _service(self, stack: AsyncExitStack, engine: Engine, queues: Queues) -> Daemon | Workers:
         settings = self._settings
         if settings.workers == 1:
-            return new_daemon(settings, self._metrics, self._observer, engine, queues, ledger)
+            return new_daemon(settings, self._metrics, self._observer, engine, queues)
         from consumer.merge_metrics import PodMetrics
         from consumer.workers import Workers
 
@@ -291,9 +276,9 @@ class App:
         stack.push_async_callback(sidecar.stop)
         self._telemetry.listening(settings.api_host, self.api_port)
 
-    async def _start_up(self, engine: Engine, queues: Queues, ledger: GuardedLedger | None) -> bool:
+    async def _start_up(self, engine: Engine, queues: Queues) -> bool:
         """Whether the daemon may start; False when it was asked to stop meanwhile."""
-        checks = await self._unless_stopped(run_checks(self._settings, engine, queues, ledger))
+        checks = await self._unless_stopped(run_checks(self._settings, engine, queues, engine.ledger))
         if checks is None:
             return False
         for check in checks:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from consumer.adapters.http import HttpClient
 from consumer.admission import MemoryBudget, Slots
+from consumer.claims import Claims
+from consumer.ledger_guard import GuardedLedger
+from consumer.ledgers import open_ledger
 from consumer.model import Store, place_of
 from consumer.parallel import GiantCopies
 from consumer.ports import Observer, Way
@@ -22,7 +25,7 @@ from consumer.stores import Stores
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The routes' engine and what it works with."""
+    """The routes' engine and what it works with. `ledger` is not connected yet; None when none is configured."""
 
     routes: Sequence[Route]
     router: Router
@@ -31,6 +34,7 @@ class Engine:
     slots: Slots
     budget: MemoryBudget
     http: HttpClient
+    ledger: GuardedLedger | None
 
     @property
     def sources(self) -> list[Place]:
@@ -46,8 +50,11 @@ class Engine:
 @asynccontextmanager
 async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[Engine]:
     """The engine on the stores that the settings name; nothing is asked of them yet."""
-    async with HttpClient() as http:
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(HttpClient())
         stores = Stores(settings, http, observer)
+        ledger = await stack.enter_async_context(open_ledger(settings, stores, http, observer))
+        claims = None if ledger is None else Claims(ledger)
         slots = Slots(settings.concurrency)
         budget = MemoryBudget(settings.memory_budget_bytes)
         lanes, shared = [], Shared()
@@ -77,6 +84,7 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
                 key_prefix=place.prefix,
                 storage_class=route.storage_class,
                 giants=giants,
+                claims=claims,
                 shared=shared,
             )
             lanes.append(Lane(route, replicator))
@@ -88,6 +96,7 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
             slots,
             budget,
             http,
+            ledger,
         )
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Final, TypeVar
 
 from consumer.errors import Reason, ReplicatorError
-from consumer.model import ClaimAnswer, Failure, LedgerAsked, LedgerBack, LedgerEntry, LedgerLost
+from consumer.model import ClaimAnswer, Failure, LedgerAsked, LedgerBack, LedgerEntry, LedgerLost, ObjectRef
 from consumer.ports import Ledger, Observer
 
 T = TypeVar("T")
@@ -22,6 +22,11 @@ AGAIN_SECONDS: Final = 5.0
 """How long a lost ledger is left alone."""
 LATE_ANSWERS: Final = 3
 """So many in a row, and the ledger is lost: a single one may be this process's own, busy for a moment."""
+
+
+def key_of(ref: ObjectRef) -> str:
+    """The object's key in the ledger. No two routes read one object, so its source alone says which it is."""
+    return f"{ref.store}:{ref.bucket}:{ref.key}"
 
 
 class GuardedLedger:

@@ -211,6 +211,7 @@ class Metrics:
         )
         self.ledger_up: Gauge | None = None
         self.ledger_operations: Counter | None = None
+        self.resumed_bytes: Counter | None = None
         if ledger:
             self._add_ledger()
         self.build = self._gauge("build_info", "Always 1; the label is the version that runs.", "version")
@@ -262,6 +263,9 @@ class Metrics:
             "Look-ups in the ledger (found, nothing), notes (done), claims of large objects and their renewals (granted, "
             "held_elsewhere) and releases (done); each failed, or skipped while it does not answer.",
             *("operation", "result"),
+        )
+        self.resumed_bytes = self._counter(
+            "resumed_bytes", "Bytes that another process had sent of uploads that were gone on with."
         )
         for operation, results in LEDGER_RESULTS.items():
             for result in results:

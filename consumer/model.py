@@ -480,6 +480,16 @@ class LedgerBack:
 
 
 @dataclass(frozen=True, slots=True)
+class UploadResumed:
+    """An upload that another process began is gone on with; `held` of its `size` bytes are at the destination."""
+
+    source: str
+    destination: str
+    held: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class TemporariesLeft:
     """Temporary objects could not be removed; the sweep will try again once they are old."""
 
@@ -539,6 +549,7 @@ Event = (
     | LedgerAsked
     | LedgerLost
     | LedgerBack
+    | UploadResumed
     | TemporariesLeft
     | TemporariesSwept
     | UnexpectedError

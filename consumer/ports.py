@@ -90,6 +90,11 @@ class SourceStore(Protocol):
 class UploadSession(Protocol):
     """A resumable upload. Nothing is visible before `commit` succeeded."""
 
+    @property
+    def address(self) -> str:
+        """What another process needs to go on with it, "" when none can. A secret: it authorises whoever has it."""
+        ...
+
     async def send(self, start: int, end: int, pieces: AsyncIterator[bytes]) -> int:
         """Sends the bytes [start, end), not the last of the object; returns how many are persisted from 0 on."""
         ...
@@ -122,6 +127,11 @@ class DestinationStore(Protocol):
         ...
 
     async def start_session(self, new: NewObject) -> UploadSession: ...
+
+    def resume_session(self, new: NewObject, address: str) -> UploadSession | None:
+        """The session of another process, not asked yet whether it still exists; None for an address that cannot be one
+        of this bucket's."""
+        ...
 
     def session_bytes(self, size: int) -> int:
         """How many bytes a session of an object of `size` bytes holds at most, beside the pieces that flow through.

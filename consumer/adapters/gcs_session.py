@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
+from urllib.parse import urlsplit
 
 from consumer.adapters.gcs_client import (
     CREATE,
@@ -25,10 +26,16 @@ _CANCEL_SECONDS: Final = 2.0
 class GcsSession:
     """`ports.UploadSession`. Its URI authorises whoever holds it, so it is never logged and never in a repr."""
 
-    def __init__(self, client: GcsClient, uri: str, size: int) -> None:
+    def __init__(self, client: GcsClient, uri: str, size: int, endpoint: str) -> None:
         self._client = client
         self._uri = uri
         self._size = size
+        self._endpoint = endpoint
+
+    @property
+    def address(self) -> str:
+        # Whoever goes on with it sends a token there: nowhere but where every upload begins.
+        return self._uri if _place(self._uri) == _place(self._endpoint) else ""
 
     async def send(self, start: int, end: int, pieces: AsyncIterator[bytes]) -> int:
         headers = {"Content-Range": f"bytes {start}-{end - 1}/{self._size}"}
@@ -85,6 +92,14 @@ class GcsSession:
                 Reason.SESSION_LOST, f"the upload session is gone ({response.status})", operation=CREATE
             )
         return self._client.refusal(response, body, CREATE)
+
+
+def _place(url: str) -> tuple[str, str] | None:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return parts.scheme, parts.netloc
 
 
 def _persisted(response: Exchange) -> int:
