@@ -87,6 +87,9 @@ _REMEMBERED: Final = (
 LEDGER_RESULTS: Final = {
     "look_up": ("found", "nothing", "failed", "skipped"),
     "note": ("done", "failed", "skipped"),
+    "claim": ("granted", "held_elsewhere", "failed", "skipped"),
+    "renew": ("granted", "held_elsewhere", "failed", "skipped"),
+    "release": ("done", "failed", "skipped"),
 }
 _DONE_REASONS: Final = tuple(Reason)[tuple(Reason).index(Reason.CREATED) :]
 _FAILURES: Final = tuple((Result.FAILED, reason) for reason in Reason if reason not in _DONE_REASONS)
@@ -256,7 +259,8 @@ class Metrics:
         )
         self.ledger_operations = self._counter(
             "ledger_operations",
-            "Look-ups in the ledger (found, nothing) and notes (done); failed; skipped while it does not answer.",
+            "Look-ups in the ledger (found, nothing), notes (done), claims of large objects and their renewals (granted, "
+            "held_elsewhere) and releases (done); each failed, or skipped while it does not answer.",
             *("operation", "result"),
         )
         for operation, results in LEDGER_RESULTS.items():

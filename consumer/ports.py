@@ -13,6 +13,7 @@ from typing import Protocol
 
 from consumer.errors import Reason
 from consumer.model import (
+    ClaimAnswer,
     Delivery,
     Event,
     LedgerEntry,
@@ -148,6 +149,28 @@ class Ledger(Protocol):
     async def note(self, key: str, entry: LedgerEntry) -> None:
         """Remembers, for the time to live; an older sequencer never replaces a newer one of the same key (atomic in
         the store)."""
+        ...
+
+    async def claim(self, key: str, token: str, seconds: float) -> ClaimAnswer:
+        """Takes the work on an object for `seconds` (an hour at most) under `token`, which nobody ever used before,
+        unless somebody else's claim still lasts. The token that holds it already is granted it again.
+
+        A claim that has run out keeps its token, until another takes it, and its notes, for whoever does; some days
+        after its last change it is forgotten. What is stored otherwise than `renew` does it is no notes.
+        """
+        ...
+
+    async def renew(self, key: str, token: str, seconds: float, notes: str | None = None) -> bool:
+        """Holds the claim for `seconds` (an hour at most) from now and, unless None, replaces the notes (200 KiB at
+        most); their text is a secret.
+
+        False when another token holds it, or has taken it since. A claim that is gone (forgotten, wiped) is made again:
+        True, without the notes that it had.
+        """
+        ...
+
+    async def release(self, key: str, token: str, *, keep_notes: bool) -> None:
+        """Ends the claim if it is this token's, else does nothing. Its notes stay for the next holder, or go with it."""
         ...
 
     async def probe(self) -> None:
