@@ -31,7 +31,7 @@ local function held()
     return nil
   end
   local version, holder, till = found[1], found[2], found[3]
-  if version == '1' and holder and holder ~= '' and till and till:find('^%d+$') and #till < 16 then
+  if version == '1' and holder and till and till:find('^%d+$') and #till < 16 then
     till = tonumber(till)
     if till - now <= longest then
       return holder, till
