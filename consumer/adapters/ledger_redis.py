@@ -53,10 +53,14 @@ return done
 _SECRET: Final = frozenset({CLAIM, RENEW, RELEASE})
 """Operations that are given notes or a token."""
 _DATABASE: Final = re.compile(r"(/\d*)?")
+_DENIED_IN_SCRIPT: Final = re.compile(
+    r"ACL failure in script|The user executing the script can't run this command"
+)
+"""Since Redis 7, and before."""
 _CODE: Final = re.compile(r"[A-Z]+\b")
 _ACCESS_HINT: Final = (
-    "check the user and the password in LEDGER_URL, and that it may do GET, SET, HGET, HMGET, HSET, HDEL, EXPIRE, DEL, "
-    "TIME, EVALSHA and SCRIPT LOAD on the keys that begin with LEDGER_PREFIX"
+    "check the user and the password in LEDGER_URL, and that it may do GET, SET, HMGET, HSET, EXPIRE, TIME, EVALSHA "
+    "and SCRIPT LOAD on the keys that begin with LEDGER_PREFIX"
 )
 _UNREADABLE_URL: Final = (
     "LEDGER_URL cannot be read: it is redis://[user]:[password]@host:port/database, or rediss:// for TLS; special "
@@ -222,6 +226,8 @@ def _failure(error: Exception, operation: str) -> ReplicatorError:
             return failure(
                 Reason.SERVER_ERROR, "Redis is full", "give it more memory, or a maxmemory-policy that evicts"
             )
+        case raised.ResponseError() if _DENIED_IN_SCRIPT.match(str(error)):
+            return failure(Reason.CREDENTIALS, "Redis refused us", _ACCESS_HINT)
         case raised.ResponseError():
             code = _CODE.match(str(error))
             return failure(Reason.SERVER_ERROR, f"Redis answered {code[0] if code else 'an error'}")

@@ -4,7 +4,8 @@ A claim is a hash: `v`, the form it is written in; `token`, of whoever holds it 
 the epoch by the server's own clock; `notes`, as `ledger_notes` seals them. What is not such a hash is written over.
 
 Each script answers as one word or a list, and hands errors on as they are: of `call`, and with its place before it,
-Redis 6 says only that the script failed.
+Redis 6 says only that the script failed. They do with few commands, each of which its user has to be allowed: EXPIRE at
+once removes a key of any type.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ local function held()
     if not found.err:find('WRONGTYPE', 1, true) then
       error(found.err, 0)
     end
-    redis.call('DEL', key)
+    redis.call('EXPIRE', key, 0)
     return nil
   end
   local version, holder, till = found[1], found[2], found[3]
@@ -37,7 +38,10 @@ local function held()
       return holder, till
     end
   end
-  redis.call('DEL', key)
+  -- Not where nothing is: a script that has written is let write on when the server is full.
+  if version or holder or till then
+    redis.call('EXPIRE', key, 0)
+  end
   return nil
 end
 local function hold(till, ...)
@@ -64,7 +68,7 @@ CLAIM: Final = f"""{_BEFORE}
     return {{'refused', till - now}}
   end
   hold(now + tonumber(ARGV[4]))
-  return {{'granted', redis.call('HGET', key, 'notes') or ''}}
+  return {{'granted', redis.call('HMGET', key, 'notes')[1] or ''}}
 {_AFTER}"""
 RENEW: Final = f"""{_BEFORE}
   local holder = held()
@@ -81,9 +85,10 @@ RENEW: Final = f"""{_BEFORE}
 {_AFTER}"""
 RELEASE: Final = f"""{_BEFORE}
   if held() == token then
-    hold(0)
-    if ARGV[5] ~= '1' then
-      redis.call('HDEL', key, 'notes')
+    if ARGV[5] == '1' then
+      hold(0)
+    else
+      hold(0, 'notes', '')
     end
   end
   return 'granted'

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.anyio
 
 PASSWORD = "hunter2-of-the-ledger"
 ENTRY = LedgerEntry("ff")
+REFUSED = (Reason.CREDENTIALS, "SCRIPT LOAD")
 Command = list[bytes]
 Answer = Callable[[Command], bytes]
 
@@ -73,6 +74,8 @@ async def refusals(ledger: RedisLedger) -> tuple[ReplicatorError, ReplicatorErro
     [
         ("-NOAUTH Authentication required.", Reason.CREDENTIALS, "LEDGER_URL"),
         ("-NOPERM this user has no permissions to run the 'get' command", Reason.CREDENTIALS, "EVALSHA"),
+        ("-ERR ACL failure in script: User me has no permissions to run the 'set' command", *REFUSED),
+        ("-ERR The user executing the script can't run this command or subcommand", *REFUSED),
         ("-READONLY You can't write against a read only replica.", Reason.REFUSED, "primary"),
         ("-MOVED 3999 10.0.0.7:6381", Reason.REFUSED, "node of a cluster"),
         ("-ASK 3999 10.0.0.7:6381", Reason.REFUSED, "node of a cluster"),
