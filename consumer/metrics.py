@@ -260,8 +260,8 @@ class Metrics:
         )
         self.ledger_operations = self._counter(
             "ledger_operations",
-            "Look-ups in the ledger (found, nothing), notes (done), claims of large objects and their renewals (granted, "
-            "held_elsewhere) and releases (done); each failed, or skipped while it does not answer.",
+            "Look-ups in the ledger (found, nothing), notes (done), claims of large objects and renewals of them "
+            "(granted, held_elsewhere) and releases (done); each failed, or skipped while it does not answer.",
             *("operation", "result"),
         )
         self.resumed_bytes = self._counter(

@@ -180,7 +180,10 @@ class Ledger(Protocol):
         ...
 
     async def release(self, key: str, token: str, *, keep_notes: bool) -> None:
-        """Ends the claim if it is this token's, else does nothing. Its notes stay for the next holder, or go with it."""
+        """Ends the claim if it is this token's, else does nothing. Its notes stay for the next holder, or go with it.
+
+        Which token held it last stays known: one that it was taken from is still refused.
+        """
         ...
 
     async def probe(self) -> None:

@@ -22,7 +22,7 @@ LONGEST_NOTES: Final = 200 * 1024
 
 
 class Misuse(BaseException):
-    """Something that no caller may do. Not an Exception, so that what guards against a ledger's defects hides it not."""
+    """Something that no caller may do. Not an Exception: what guards against a ledger's defects does not hide it."""
 
 
 @dataclass
