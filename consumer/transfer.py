@@ -37,6 +37,8 @@ _MARKS_LEFT: Final = (0, 4 * MIB, 32 * MIB, 256 * MIB)
 """How far before the last byte that was hashed another process may have to go on: what was hashed is sent a little
 later, and persisted later still."""
 _RECOVERIES_WITHOUT_PROGRESS: Final = 4
+_MOST_TRIES: Final = 4
+"""How often a session is taken up that got no further: it is the session, then, that does not answer."""
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -119,10 +121,10 @@ async def resume_large(
     if left is None or session is None:
         return None
     copy = _LargeCopy(source_store, source, 0, new.size, session, proof, claim, committing, sleep)
-    copy.leave_marks(of)
+    copy.leave_marks(of, left)
     try:
         async with copy.until_its_end():
-            return await copy.go_on(left.marks, resumed)
+            return await copy.go_on(left, resumed)
     except ReplicatorError as error:
         claim.start_over(error)
         raise
@@ -184,6 +186,7 @@ class _LargeCopy:
         self._replayed = self._size
         self._replayed_crc = 0
         self._may_be_left = False
+        self._held, self._tries = 0, 0
         # What another process left, until it is known how far that got.
         self._left: Sequence[tuple[int, int]] = ()
         self._resumed: Callable[[int], None] | None = None
@@ -199,11 +202,18 @@ class _LargeCopy:
                     await self._session.cancel()
             raise
 
-    def leave_marks(self, of: str) -> None:
+    def leave_marks(self, of: str, left: UnfinishedSession | None = None) -> None:
         """Lets another process go on with the session, as the write that has the fingerprint `of`."""
         self._may_be_left = True
         address = self._session.address
-        self._claim.describe(lambda: session_text(of, UnfinishedSession(address, self._marks())))
+        if left is not None:
+            self._held, self._tries = left.held, left.tries + 1
+
+        def text() -> str:
+            marks = self._marks() or (left.marks if left else ())
+            return session_text(of, UnfinishedSession(address, marks, self._held, self._tries))
+
+        self._claim.describe(text)
 
     def _marks(self) -> list[tuple[int, int]]:
         hashed = self._offsets[-1]
@@ -217,10 +227,16 @@ class _LargeCopy:
             failure = _recoverable(error)
         return await self._recover(failure)
 
-    async def go_on(self, marks: Sequence[tuple[int, int]], resumed: Callable[[int], None]) -> Replica:
-        """Ends what another process began; `marks` are what it knew of the bytes."""
-        self._left = marks
-        self._resumed = resumed
+    async def go_on(self, left: UnfinishedSession, resumed: Callable[[int], None]) -> Replica:
+        """Ends what another process began, and left."""
+        self._left, self._resumed = left.marks, resumed
+        await self._claim.renew()
+        if self._tries > _MOST_TRIES:
+            raise SessionGone(
+                Reason.SESSION_LOST,
+                f"the upload session got no further in {_MOST_TRIES} tries",
+                operation="storage.objects.create",
+            )
         return await self._recover(None)
 
     async def _recover(self, failure: ReplicatorError | None) -> Replica:
@@ -277,6 +293,8 @@ class _LargeCopy:
         """Hashing begins at the last mark of the process before that the session has reached, where that proves."""
         assert self._resumed is not None
         resumed, self._resumed = self._resumed, None
+        if persisted > self._held:
+            self._held, self._tries = persisted, 0
         known = [mark for mark in self._left if mark[0] <= persisted]
         if known and self._proof.take_up(*known[-1]):
             self._offsets.append(self._proof.size)

@@ -24,10 +24,13 @@ _VERSION: Final = 1
 @dataclass(frozen=True, slots=True)
 class UnfinishedSession:
     """One stream. `address` names the upload session and authorises whoever has it; each mark is an offset in bytes
-    and the CRC32C of everything before it."""
+    and the CRC32C of everything before it. It was taken up `tries` times since it last got further than `held` bytes.
+    """
 
     address: str = field(repr=False)
     marks: Sequence[tuple[int, int]] = ()
+    held: int = 0
+    tries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,13 @@ def fingerprint(uri: str, new: NewObject, parts: Sequence[int] = ()) -> str:
 
 def session_text(of: str, unfinished: UnfinishedSession) -> str:
     """As `read_session` takes it, for the write that has the fingerprint `of`."""
-    return _text(of, {"session": unfinished.address, "marks": list(unfinished.marks)})
+    told = {
+        "session": unfinished.address,
+        "marks": list(unfinished.marks),
+        "held": unfinished.held,
+        "tries": unfinished.tries,
+    }
+    return _text(of, told)
 
 
 def read_session(text: str, of: str) -> UnfinishedSession | None:
@@ -72,11 +81,16 @@ def read_session(text: str, of: str) -> UnfinishedSession | None:
     fields = _fields(text, of)
     try:
         marks = [(_count(offset), _crc32c(value)) for offset, value in fields["marks"]]
-        address = fields["session"]
+        held, tries, address = _count(fields["held"]), _count(fields["tries"]), fields["session"]
     except (KeyError, TypeError, ValueError):
         return None
-    in_order = all(one[0] < other[0] for one, other in pairwise(marks))
-    return UnfinishedSession(address, marks) if isinstance(address, str) and address and in_order else None
+    if (
+        not isinstance(address, str)
+        or not address
+        or any(one >= other for (one, _), (other, _) in pairwise(marks))
+    ):
+        return None
+    return UnfinishedSession(address, marks, held, tries)
 
 
 def parts_text(of: str, unfinished: UnfinishedParts) -> str:

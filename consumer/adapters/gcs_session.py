@@ -21,6 +21,8 @@ from consumer.model import Replica
 from consumer.proof import encode_crc32c
 
 _CANCEL_SECONDS: Final = 2.0
+_GONE: Final = frozenset({404, 410, 499})
+"""Unknown or expired, dead, cancelled."""
 
 
 class GcsSession:
@@ -87,7 +89,7 @@ class GcsSession:
             return  # the session expires by itself within a week, and nothing of it is ever visible
 
     def _refusal(self, response: Exchange, body: bytes) -> ReplicatorError:
-        if response.status in (404, 410):
+        if response.status in _GONE:
             return SessionGone(
                 Reason.SESSION_LOST, f"the upload session is gone ({response.status})", operation=CREATE
             )

@@ -311,6 +311,47 @@ async def test_a_session_that_is_gone_starts_over(town: Town) -> None:
     assert second.resumed == []
 
 
+async def test_a_session_that_gets_no_further_is_given_up_in_the_end(town: Town) -> None:
+    """Its own trouble looks like an outage: without an end to it the object would never arrive."""
+    town.put()
+    await town.killed(await town.pod())
+    await town.later()
+    pod, sick = await town.pod(), town.destination.sessions[0]
+    ill = ReplicatorError(Reason.SERVER_ERROR, "503", operation="storage.objects.create")
+    town.destination.steps.fail("persisted", ill, times=None)
+    tries = 0
+    while (outcome := await pod.replicate()).failure is not None:
+        assert outcome.reason is Reason.SERVER_ERROR
+        tries += 1
+    town.assert_replicated(outcome)
+    assert tries == 4
+    assert sick.cancelled
+    assert len(town.destination.sessions) == 2
+
+
+async def test_a_session_that_gets_further_is_taken_up_as_often_as_it_takes(town: Town) -> None:
+    town.put()
+    await town.killed(await town.pod(), skip=10)
+    await town.later()
+    pod = await town.pod()
+    ill = ReplicatorError(Reason.SERVER_ERROR, "503", operation="storage.objects.create")
+    tries = 0
+    while True:
+        # So much gets through, and then nothing for as long as one try has patience.
+        town.destination.steps.fail("chunk", ill, skip=20)
+        town.destination.steps.fail("persisted", ill, skip=1, times=4)
+        outcome = await pod.replicate()
+        town.destination.steps.heal("chunk")
+        town.destination.steps.heal("persisted")
+        if outcome.failure is None:
+            break
+        tries += 1
+    town.assert_replicated(outcome)
+    assert tries > 5
+    assert len(town.destination.sessions) == 1
+    assert town.received() <= len(DATA) + (tries + 1) * CHUNK
+
+
 async def test_a_connection_that_breaks_while_going_on_is_no_reason_to_start_over(town: Town) -> None:
     town.put()
     await town.killed(await town.pod())
