@@ -19,6 +19,7 @@ from consumer.adapters.aws import AwsCredentials, AwsSession
 from consumer.adapters.aws_endpoint import ServiceEndpoint
 from consumer.adapters.http import HttpClient
 from consumer.adapters.ledger_dynamodb import DynamoDbLedger
+from consumer.adapters.ledger_dynamodb_claims import Claimant
 from consumer.adapters.ledger_notes import sealed
 from consumer.adapters.sigv4 import AwsKeys
 from consumer.errors import Reason, ReplicatorError
@@ -270,7 +271,7 @@ async def test_a_claim_is_one_conditional_update_and_so_are_a_renewal_and_a_rele
 
 async def test_a_claim_that_another_has_is_refused_with_its_time() -> None:
     async with ledger_over(answering(condition_failed(item("B", NOW.timestamp() + 7)))) as (ledger, server):
-        assert await ledger.claim("key", "A", 60) == ClaimAnswer(False, 7.0)
+        assert await ledger.claim("key", "A", 60) == ClaimAnswer(False, 7)
     assert len(server.requests) == 1
 
 
@@ -325,7 +326,7 @@ async def test_whoever_is_overtaken_while_it_writes_over_is_refused() -> None:
         *(condition_failed({}), condition_failed(item("B", NOW.timestamp() + 9))),
     )
     async with ledger_over(script) as (ledger, _):
-        assert await ledger.claim("key", "A", 60) == ClaimAnswer(False, 9.0)
+        assert await ledger.claim("key", "A", 60) == ClaimAnswer(False, 9)
         assert await ledger.claim("key", "A", 60) == ClaimAnswer(False, 60)
         assert not await ledger.renew("key", "A", 60)
 
@@ -346,6 +347,19 @@ async def test_conditions_and_reader_agree_on_what_is_nobody_s() -> None:
                 store.client.put_item(TableName=TABLE, Item=old)
                 await ledger.release("key", "B", keep_notes=True)
                 assert store.client.get_item(TableName=TABLE, Key=at)["Item"] == old
+        await store.close()
+
+
+async def test_a_claim_of_another_is_never_written_over() -> None:
+    """However it looked a moment ago."""
+    with moto_dynamodb() as url:
+        store = DynamoDbStore(url, NOW.timestamp())
+        other = item("B", ABOVE)
+        store.client.put_item(TableName=TABLE, Item=other)
+        request = Claimant("p:claim:key", "A", NOW.timestamp(), 60).write_over(60)
+        with pytest.raises(store.client.exceptions.ConditionalCheckFailedException) as refused:
+            store.client.put_item(TableName=TABLE, **request)
+        assert refused.value.response["Item"] == other
         await store.close()
 
 
