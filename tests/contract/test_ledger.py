@@ -39,6 +39,13 @@ WHOLE = LedgerEntry(
 )
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither ledger gives up a server for being slow: on a busy machine it may be."""
+    for adapter in ("ledger_dynamodb", "ledger_redis"):
+        monkeypatch.setattr(f"consumer.adapters.{adapter}._SECONDS", 10 * PATIENCE_SECONDS)
+
+
 @pytest.fixture(scope="session")
 def running() -> Iterator[dict[str, str]]:
     """Address by backend, each started when it is first asked for."""
