@@ -593,7 +593,6 @@ async def test_a_queue_that_was_closed_can_be_used_again(benches: Benches) -> No
     assert (await the_next(bench.queue)).body == "body"
 
 
-@pytest.mark.timeout(300)
 async def test_a_connection_that_is_cut_twenty_times_loses_nothing(benches: Benches, server: Server) -> None:
     """Cut in the middle of pulls, extensions and acknowledgements, at no chosen moment."""
     async with TcpCutter(server.address) as relay:
@@ -631,7 +630,6 @@ async def test_a_connection_that_is_cut_twenty_times_loses_nothing(benches: Benc
         await bench.queue.close()
 
 
-@pytest.mark.timeout(300)
 async def test_a_daemon_whose_connection_is_cut_twenty_times_copies_everything(
     benches: Benches, server: Server
 ) -> None:
