@@ -25,7 +25,7 @@ from tests.emulators import servers
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 KEY = "s3:bucket:a key.txt"
 WHOLE = LedgerEntry(
     sequencer="0055AED6DCD90281E5",

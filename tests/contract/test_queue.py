@@ -17,8 +17,7 @@ from tests.contract.conftest import Bench, Benches, Options, OwnAttributes, SqsS
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE_SECONDS = 20.0
-LEASE_PATIENCE_SECONDS = 3.0
+PATIENCE_SECONDS = 60.0
 SOURCE_URI = "s3://bucket/a key.txt"
 
 
@@ -241,7 +240,7 @@ async def test_no_lease_goes_beyond_twelve_hours(benches: Benches) -> None:
         return answers[-1] is not None
 
     # Some count whole seconds, so the first one may still be granted.
-    await _until(refused, "a lease of 12 hours was granted again and again", LEASE_PATIENCE_SECONDS)
+    await _until(refused, "a lease of 12 hours was granted again and again")
 
     answer = answers[-1]
     assert isinstance(answer, ReplicatorError)
@@ -456,7 +455,7 @@ async def test_a_poll_that_brings_nothing_does_not_hold_up_the_end(sqs_server: S
     await _until(lambda: _true(bench.calls["ReceiveMessage"] == 1), "the poll did not begin")
     poll.cancel()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(15):
         await bench.close()
 
 

@@ -12,7 +12,7 @@ from consumer.api import ApiConfig, Service, Sidecar, build_api
 from consumer.model import ObjectRef, Outcome
 from tests.unit.scripted_service import REAL, Scripted, copied
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 BODY = json.dumps({"s3_bucket": "incoming", "s3_key": "k"}).encode()
 
 
