@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeVar
 
 from consumer.errors import Reason, ReplicatorError
@@ -14,9 +14,12 @@ from consumer.ports import Ledger, Observer
 T = TypeVar("T")
 
 ANSWER_SECONDS: Final = 0.05
-"""How long one event waits for the ledger, which answers in about one."""
+"""How long one event waits for the ledger, which answers in about a millisecond."""
 CLAIM_SECONDS: Final = 0.5
 """How long the copy of a large object does, for its claim; what it notes there takes longer to send than an entry."""
+TURNS: Final = 25
+"""How often the event loop comes round meanwhile, at least: an answer takes some turns of it to be heard, and where
+everything is busy a turn may take longer than the ledger."""
 CONNECT_SECONDS: Final = 2.0
 AGAIN_SECONDS: Final = 5.0
 """How long a lost ledger is left alone."""
@@ -113,7 +116,7 @@ class GuardedLedger:
             self._tell(operation, "skipped")
             return False, None
         try:
-            async with asyncio.timeout(seconds):
+            async with _patience(seconds):
                 answer = await call()
         except Exception as error:  # noqa: BLE001 - nothing that becomes of the ledger may become of an object
             self._tell(operation, "failed")
@@ -153,6 +156,26 @@ class GuardedLedger:
 
     def _tell(self, operation: str, result: str) -> None:
         self._observer.emit(LedgerAsked(operation, result))
+
+
+@asynccontextmanager
+async def _patience(seconds: float) -> AsyncIterator[None]:
+    """Raises TimeoutError after so many seconds, and so many turns that an answer in time would have been heard."""
+    loop = asyncio.get_running_loop()
+
+    def turn(left: int) -> None:
+        nonlocal next_turn
+        if left:
+            next_turn = loop.call_later(seconds / TURNS, turn, left - 1)
+        else:
+            limit.reschedule(loop.time())
+
+    async with asyncio.timeout(None) as limit:
+        next_turn = loop.call_later(seconds / TURNS, turn, TURNS - 1)
+        try:
+            yield
+        finally:
+            next_turn.cancel()
 
 
 def _failure(error: Exception) -> Failure:
