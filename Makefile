@@ -71,7 +71,7 @@ soak: $(STAMP)  ## Run the daemon for ten minutes under load, faults and rotatin
 	@exec .venv/bin/python -m bench.soak $(ARGS)
 
 bench: $(STAMP)  ## Measure CPU, requests, memory and latency beside SDKs, rclone and curl (ARGS="--help")
-	@.venv/bin/python -m tests.emulators.provision minio elasticmq redis dynamodb-local
+	@.venv/bin/python -m tests.emulators.provision minio elasticmq redis
 	@exec .venv/bin/python -m bench $(ARGS)
 
 lint: $(STAMP)  ## Check style, formatting, types and the layering
