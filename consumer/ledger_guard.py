@@ -18,8 +18,8 @@ ANSWER_SECONDS: Final = 0.05
 CLAIM_SECONDS: Final = 0.5
 """How long the copy of a large object does, for its claim; what it notes there takes longer to send than an entry."""
 TURNS: Final = 25
-"""How often the event loop comes round meanwhile, at least: an answer takes some turns of it to be heard, and where
-everything is busy a turn may take longer than the ledger."""
+"""How often the event loop comes round before a wait is over, besides: what was answered in time takes some turns to be
+heard. They take no time when there is nothing to do, and more than the ledger when there is too much."""
 CONNECT_SECONDS: Final = 2.0
 AGAIN_SECONDS: Final = 5.0
 """How long a lost ledger is left alone."""
@@ -160,22 +160,22 @@ class GuardedLedger:
 
 @asynccontextmanager
 async def _patience(seconds: float) -> AsyncIterator[None]:
-    """Raises TimeoutError after so many seconds, and so many turns that an answer in time would have been heard."""
+    """Raises TimeoutError after so many seconds and some turns of the event loop."""
     loop = asyncio.get_running_loop()
 
     def turn(left: int) -> None:
-        nonlocal next_turn
+        nonlocal handle
         if left:
-            next_turn = loop.call_later(seconds / TURNS, turn, left - 1)
+            handle = loop.call_soon(turn, left - 1)
         else:
             limit.reschedule(loop.time())
 
     async with asyncio.timeout(None) as limit:
-        next_turn = loop.call_later(seconds / TURNS, turn, TURNS - 1)
+        handle: asyncio.Handle = loop.call_later(seconds, turn, TURNS)
         try:
             yield
         finally:
-            next_turn.cancel()
+            handle.cancel()
 
 
 def _failure(error: Exception) -> Failure:
