@@ -214,7 +214,7 @@ def elasticmq() -> Iterator[RunningServer]:
 
 @contextmanager
 def dynamodb_local() -> Iterator[RunningServer]:
-    """Amazon's DynamoDB Local with no tables, all in memory. It takes any credentials, and has one set of tables for all.
+    """Amazon's DynamoDB Local with no tables, all in memory. It takes any credentials, and all share its tables.
 
     Not to be trusted for: throttling and capacity, rights, and the removal of expired items, which takes its time.
     """

@@ -439,7 +439,7 @@ class SomeTurns(Steps):
 
 
 async def test_a_ledger_that_answers_is_not_lost_because_this_process_is_busy() -> None:
-    """Where each turn of the loop takes longer than the ledger may, an answer is heard some turns later all the same."""
+    """Where each turn of the loop takes longer than the ledger may, an answer is heard some turns later."""
     bench, ledger = await with_ledger()
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
