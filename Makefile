@@ -55,7 +55,7 @@ test: $(STAMP)  ## Run the test suite (no network beyond this machine, no cloud 
 test-deep: $(STAMP)  ## Live through far more random races, crashes and faults (ARGS="--hypothesis-seed=N" repeats a run)
 	@exec .venv/bin/python -m pytest tests/convergence --hypothesis-profile=deep --timeout=3600 -s $(ARGS)
 
-test-emulators: $(STAMP)  ## Provision MinIO, fake-gcs-server, pstest, Redis, Valkey, ElasticMQ and LocalStack, and test against them
+test-emulators: $(STAMP)  ## Provision MinIO, fake-gcs-server, pstest, Redis, Valkey, DynamoDB Local, ElasticMQ and LocalStack, and test against them
 	@.venv/bin/python -m tests.emulators.provision
 	@exec .venv/bin/python -m pytest -m emulators $(ARGS)
 
@@ -71,7 +71,7 @@ soak: $(STAMP)  ## Run the daemon for ten minutes under load, faults and rotatin
 	@exec .venv/bin/python -m bench.soak $(ARGS)
 
 bench: $(STAMP)  ## Measure CPU, requests, memory and latency beside SDKs, rclone and curl (ARGS="--help")
-	@.venv/bin/python -m tests.emulators.provision minio elasticmq
+	@.venv/bin/python -m tests.emulators.provision minio elasticmq redis
 	@exec .venv/bin/python -m bench $(ARGS)
 
 lint: $(STAMP)  ## Check style, formatting, types and the layering

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeVar
 
 from consumer.errors import Reason, ReplicatorError
@@ -14,9 +14,12 @@ from consumer.ports import Ledger, Observer
 T = TypeVar("T")
 
 ANSWER_SECONDS: Final = 0.05
-"""How long one event waits for the ledger, which answers in about one."""
+"""How long one event waits for the ledger, which answers in about a millisecond."""
 CLAIM_SECONDS: Final = 0.5
 """How long the copy of a large object does, for its claim; what it notes there takes longer to send than an entry."""
+TURNS: Final = 25
+"""How often the event loop comes round before a wait is over, besides: what was answered in time takes some turns to be
+heard. They take no time when there is nothing to do, and more than the ledger when there is too much."""
 CONNECT_SECONDS: Final = 2.0
 AGAIN_SECONDS: Final = 5.0
 """How long a lost ledger is left alone."""
@@ -118,7 +121,7 @@ class GuardedLedger:
             self._tell(operation, "skipped")
             return False, None
         try:
-            async with asyncio.timeout(seconds):
+            async with _patience(seconds):
                 answer = await call()
         except Exception as error:  # noqa: BLE001 - nothing that becomes of the ledger may become of an object
             self._tell(operation, "failed")
@@ -158,6 +161,26 @@ class GuardedLedger:
 
     def _tell(self, operation: str, result: str) -> None:
         self._observer.emit(LedgerAsked(operation, result))
+
+
+@asynccontextmanager
+async def _patience(seconds: float) -> AsyncIterator[None]:
+    """Raises TimeoutError after so many seconds and some turns of the event loop."""
+    loop = asyncio.get_running_loop()
+
+    def turn(left: int) -> None:
+        nonlocal handle
+        if left:
+            handle = loop.call_soon(turn, left - 1)
+        else:
+            limit.reschedule(loop.time())
+
+    async with asyncio.timeout(None) as limit:
+        handle: asyncio.Handle = loop.call_later(seconds, turn, TURNS)
+        try:
+            yield
+        finally:
+            handle.cancel()
 
 
 def _failure(error: Exception) -> Failure:

@@ -52,6 +52,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._virtual.now
 
+    def spend(self, seconds: float) -> None:
+        """Passes time in which nothing else can happen, as work of this process does."""
+        self._virtual.now += seconds
+
 
 VIRTUAL_TIME: Final[Backend] = ("asyncio", {"loop_factory": VirtualTimeLoop})
 

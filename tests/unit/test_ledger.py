@@ -35,7 +35,8 @@ from consumer.model import (
 )
 from consumer.routes import Place, Route
 from tests.doubles.memory_ledger import MemoryLedger
-from tests.doubles.virtual_time import VIRTUAL_TIME, Backend, now
+from tests.doubles.steps import Steps
+from tests.doubles.virtual_time import VIRTUAL_TIME, Backend, VirtualTimeLoop, now
 from tests.doubles.workbench import BUCKET, Workbench, notification, record
 
 pytestmark = pytest.mark.anyio
@@ -426,6 +427,36 @@ async def test_a_ledger_that_fails_is_left_alone_until_it_is_back_and_the_work_g
         *(("look_up", "failed"), ("look_up", "skipped"), ("look_up", "nothing"), ("look_up", "found")),
         *(("note", "skipped"), ("note", "done")),
     }
+
+
+class SomeTurns(Steps):
+    """An answer that some turns of the loop bring, as those of a socket do."""
+
+    async def reach(self, step: str, subject: str = "") -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await super().reach(step, subject)
+
+
+async def test_a_ledger_that_answers_is_not_lost_because_this_process_is_busy() -> None:
+    """Where each turn of the loop takes longer than the ledger may, an answer is heard some turns later."""
+    bench, ledger = await with_ledger()
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+
+    async def be_busy() -> None:
+        while True:
+            loop.spend(ANSWER_SECONDS / 2)
+            await asyncio.sleep(0)
+
+    ledger.steps = SomeTurns()
+    busy = asyncio.create_task(be_busy())
+    for number in range(LATE_ANSWERS + 2):
+        bench.source.put(BUCKET, f"{number}")
+        await bench.handle(body(f"{number}"))
+    busy.cancel()
+    assert lost_and_back(bench) == ["LedgerBack"]
+    assert {event.result for event in bench.recorder.of(LedgerAsked)} == {"nothing", "done"}
 
 
 async def test_a_ledger_that_hangs_holds_up_few_events_and_none_of_them_for_long() -> None:
