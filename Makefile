@@ -111,7 +111,7 @@ $(STAMP): pyproject.toml uv.lock consumer/__init__.py | $(UV)
 
 $(DOCS_STAMP): $(STAMP)
 	@echo 'Installing what the pages are built with into .venv ...'
-	@"$(UV)" sync --quiet --frozen --all-extras --group docs --python "$(PYTHON)"
+	@"$(UV)" sync --quiet --frozen --all-extras --group docs --python .venv/bin/python
 	@echo "$(CURDIR)" > $@
 
 $(TOOLS)/uv-$(UV_PIN)/bin/uv:

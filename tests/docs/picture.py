@@ -10,12 +10,13 @@ import re
 import sys
 from pathlib import Path
 from typing import Final
+from unittest.mock import patch
 
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
-from consumer.sandbox import run_sandbox, stage
+from consumer.sandbox import run_sandbox
 from consumer.sandbox.arrivals import Arrival
 from consumer.sandbox.terminal import TerminalView
 
@@ -50,9 +51,8 @@ def main() -> int:
         record=True, file=io.StringIO(), force_terminal=True, color_system="truecolor", width=92, height=40
     )
     console.print(Text.assemble(("$ ", "dim"), _COMMAND))
-    view = StillView(console)
-    stage.new_view = lambda: view
-    code = run_sandbox(objects=OBJECTS, leave=True)
+    with patch("consumer.sandbox.stage.new_view", return_value=StillView(console)):
+        code = run_sandbox(objects=OBJECTS, leave=True)
     if code == 0:
         PATH.write_text(svg(console), encoding="utf-8")
     return code

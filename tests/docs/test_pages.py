@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -13,6 +15,7 @@ from consumer.errors import Kind, Reason, kind_of
 from consumer.settings import Settings
 from tests.docs.commands_page import commands
 from tests.docs.metrics_page import documented
+from tests.docs.site import check
 from tests.docs.sources import FOLDER, PAGES, ROOT, anchors, blocks, links, log_lines, spans
 from tests.docs.write import PAGES as GENERATED
 
@@ -144,6 +147,20 @@ def test_every_command_that_is_named_is_one(page: Path) -> None:
     for line in typed:
         for target in re.findall(r"^make ([a-z-]+)", line):
             assert target in targets, line
+
+
+def test_the_drawings_are_small_whole_and_fetch_nothing(tmp_path: Path) -> None:
+    drawings = sorted(FOLDER.glob("*.svg"))
+    assert {drawing.name for drawing in drawings} == {"flame.svg", "message.svg", "sandbox.svg"}
+    for drawing in drawings:
+        shutil.copy(drawing, tmp_path)
+        if drawing.name != "flame.svg":
+            assert drawing.stat().st_size < 150_000
+            ET.parse(drawing)
+    (tmp_path / "index.html").write_text("".join(f'<img src="{one.name}">' for one in drawings))
+    assert check(tmp_path).problems == []
+    shown = _text(FOLDER / "sandbox.svg").replace("&#160;", " ")
+    assert "All 200 objects are equal, byte for byte." in shown
 
 
 def test_the_navigation_has_every_page_once() -> None:
