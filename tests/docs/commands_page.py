@@ -54,9 +54,20 @@ def _described(name: str, command: Any) -> str:
     told = "\n\n".join(text(paragraph) for paragraph in command.help.split("\n\n"))
     parts = [told, "", "```sh", usage, "```", ""]
     if shown:
-        rows = [(code(_named(parameter)), text(parameter.help or "")) for parameter in shown]
+        rows = [(code(_named(parameter)), _meaning(parameter)) for parameter in shown]
         parts.append(table(("argument", "meaning"), rows))
     return "\n".join(parts)
+
+
+def _meaning(parameter: Any) -> str:
+    told = text(parameter.help or "")
+    given = parameter.default
+    # A switch that is off, and what has no default, need no word about it.
+    return (
+        f"{told} Default: {code(str(given))}."
+        if isinstance(given, str | int | float) and given is not False
+        else told
+    )
 
 
 def _typed(parameter: Any) -> str:
@@ -69,4 +80,4 @@ def _named(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         return str(parameter.metavar or parameter.name.upper())
     option = "/".join([*parameter.opts, *parameter.secondary_opts])
-    return option if parameter.is_flag else f"{option} {parameter.metavar or 'VALUE'}"
+    return option if parameter.is_flag else f"{option} {parameter.metavar or parameter.type.name.upper()}"

@@ -41,7 +41,7 @@ def page() -> str:
 def _routes(api: Mapping[str, Any], tag: str) -> Iterator[str]:
     for path, methods in api["paths"].items():
         for method, route in methods.items():
-            if tag in route["tags"]:
+            if tag in route.get("tags", ()):
                 yield f"### {method.upper()} {path}\n"
                 yield from _route(api, route)
 
@@ -59,8 +59,8 @@ def _route(api: Mapping[str, Any], route: Mapping[str, Any]) -> Iterator[str]:
         if any(row[2] for row in rows)
         else table(("answer", "when"), [row[:2] for row in rows])
     )
-    good = route["responses"]["200"]["content"]
-    if _JSON in good and "$ref" in good[_JSON]["schema"]:
+    good = route["responses"].get("200", {}).get("content", {})
+    if "$ref" in good.get(_JSON, {}).get("schema", {}):
         yield "Body of a 200:\n"
         yield _fields(api, good[_JSON]["schema"])
     yield from _examples(route)
