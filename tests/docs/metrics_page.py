@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from prometheus_client import Metric
@@ -51,6 +52,7 @@ class Documented:
     label_sets: list[dict[str, str]]
 
 
+@cache
 def documented() -> dict[str, Documented]:
     """Every metric of the program, with all that is optional switched on."""
     metrics = Metrics("0", ("pubsub", "sqs"), ledger=True)
