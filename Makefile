@@ -11,6 +11,7 @@ ARGS ?=
 UV_PIN := 0.13.9
 TOOLS := .tools
 STAMP := .venv/.synced
+DOCS_STAMP := .venv/.synced-docs
 
 # One environment, wherever make was called from: an activated one, or one that uv was told to use, is left alone.
 unexport VIRTUAL_ENV
@@ -35,7 +36,7 @@ endif
 FORGET_STALE := $(shell if [ -f $(STAMP) ]; then \
 	if [ "`cat $(STAMP)`" != "$(CURDIR)" ] || ! .venv/bin/python -c '' >/dev/null 2>&1; then rm -rf .venv; fi; fi)
 
-.PHONY: help run check test test-deep test-emulators test-kill test-guards soak bench lint format clean
+.PHONY: help run check test test-deep test-emulators test-kill test-guards soak bench lint docs docs-references docs-picture format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -80,6 +81,17 @@ lint: $(STAMP)  ## Check style, formatting, types and the layering
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+docs: $(DOCS_STAMP)  ## Build the pages of docs/ into build/docs/, every warning an error, and follow every link inside
+	@rm -rf build/docs
+	.venv/bin/python -m sphinx --builder html --doctree-dir build/doctrees --fail-on-warning --keep-going --nitpicky --quiet --fresh-env docs build/docs
+	@exec .venv/bin/python -m tests.docs.site build/docs
+
+docs-references: $(STAMP)  ## Write the pages that say what the code says: settings, commands, HTTP, metrics, reasons
+	@exec .venv/bin/python -m tests.docs.write
+
+docs-picture: $(STAMP)  ## Run the sandbox and draw what its terminal shows into docs/sandbox.svg
+	@exec .venv/bin/python -m tests.docs.picture $(ARGS)
+
 format: $(STAMP)  ## Format the code and mend what can be mended by itself
 	.venv/bin/ruff check --fix-only --exit-zero
 	.venv/bin/ruff format
@@ -95,6 +107,11 @@ $(STAMP): pyproject.toml uv.lock consumer/__init__.py | $(UV)
 	fi
 	@echo 'Installing what the program and its tests need into .venv ...'
 	@"$(UV)" sync --quiet --frozen --all-extras --python "$(PYTHON)"
+	@echo "$(CURDIR)" > $@
+
+$(DOCS_STAMP): $(STAMP)
+	@echo 'Installing what the pages are built with into .venv ...'
+	@"$(UV)" sync --quiet --frozen --all-extras --group docs --python .venv/bin/python
 	@echo "$(CURDIR)" > $@
 
 $(TOOLS)/uv-$(UV_PIN)/bin/uv:
