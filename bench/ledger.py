@@ -51,8 +51,8 @@ def _compare(bench: Bench, name: str, title: str, stage: Stage, events: Sequence
     with ExitStack() as stack:
         ledgers: dict[str, BenchLedger | None] = {DAEMON: None}
         for opened in (redis_ledger(), dynamodb_ledger()):
-            ledger = stack.enter_context(opened)
-            ledgers[ledger.name] = ledger
+            store = stack.enter_context(opened)
+            ledgers[store.name] = store
         for number in range(bench.plan.runs):
             one: dict[str, Run] = {}
             # Whoever comes first in a round meets other caches: each round begins with another one.
@@ -66,7 +66,7 @@ def _compare(bench: Bench, name: str, title: str, stage: Stage, events: Sequence
             with counted(stage.s3_url, bench.elasticmq.url) as (s3, sqs):
                 run = _run(bench, stage, ledger, Ends(s3.url, sqs.url))
                 calls = {"s3": dict(s3.counts), "sqs": dict(sqs.counts), "gcs": run.requests}
-                found.requests[tool] = {**calls, "ledger": dict(ledger.calls()) if ledger else {}}
+                found.requests[tool] = {**calls, "ledger": dict(ledger.calls()) if ledger is not None else {}}
     bench.results.comparisons[name] = found
 
 

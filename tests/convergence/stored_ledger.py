@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from consumer.adapters.ledger_entries import ordered, written
-from consumer.event_loop import loop_factory
 from consumer.model import LedgerEntry
 from consumer.ports import Ledger
 from tests.contract.ledgers import PREFIX, TABLE, TTL_SECONDS, DynamoDbStore, RedisStore
@@ -31,7 +30,7 @@ class Elsewhere:
     """A thread with a loop in real time."""
 
     def __init__(self) -> None:
-        self._loop = loop_factory()()
+        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="real time", daemon=True)
         self._thread.start()
 
@@ -61,11 +60,11 @@ class Shelf:
 
     def last(self, key: str) -> LedgerEntry | None:
         self.calls += 1
-        return self._elsewhere.run(_awaited(self._ledger.last(key)))
+        return self._elsewhere.run(self._ledger.last(key))
 
     def note(self, key: str, entry: LedgerEntry) -> None:
         self.calls += 1
-        self._elsewhere.run(_awaited(self._ledger.note(key, entry)))
+        self._elsewhere.run(self._ledger.note(key, entry))
 
     def spoil(self, key: str, entry: LedgerEntry) -> None:
         """Puts an entry there whatever there was, as somebody who is not this program."""
@@ -146,7 +145,3 @@ class StoredLedger(MemoryLedger):
         await self.steps.reach("note", key)
         self.entries.note(key, entry)
         self.noted[key].append(entry)
-
-
-async def _awaited(answer: Any) -> Any:
-    return await answer
