@@ -24,7 +24,7 @@ CONNECT_SECONDS: Final = 2.0
 AGAIN_SECONDS: Final = 5.0
 """How long a lost ledger is left alone."""
 LATE_ANSWERS: Final = 3
-"""So many in a row, and the ledger is lost: a single one may be this process's own, busy for a moment."""
+"""So many in a row, and the ledger is doubted: a single one may be this process's own, busy for a moment."""
 
 
 def key_of(ref: ObjectRef) -> str:
@@ -52,6 +52,7 @@ class GuardedLedger:
         self._sleep = sleep
         self._up = False
         self._late = 0
+        self._doubted = False
         self._mending: asyncio.Task[None] | None = None
 
     async def connect(self) -> Failure | None:
@@ -127,9 +128,9 @@ class GuardedLedger:
             self._tell(operation, "failed")
             self._late = self._late + 1 if isinstance(error, TimeoutError) else LATE_ANSWERS
             if self._late >= LATE_ANSWERS:
-                self._lose(_failure(error))
+                self._doubt(error)
             return False, None
-        self._late = 0
+        self._late, self._doubted = 0, False
         return True, answer
 
     async def _probe(self) -> Failure | None:
@@ -140,11 +141,30 @@ class GuardedLedger:
             return _failure(error)
         return None
 
+    def _doubt(self, error: Exception) -> None:
+        """Nothing more is asked until a probe has answered: one at once where answers were only late, as they are when
+        this process is busy; later where the ledger failed, or is late again and again."""
+        self._up = False
+        if self._mending is not None:
+            return
+        if isinstance(error, TimeoutError) and not self._doubted:
+            self._doubted = True
+            self._mending = asyncio.create_task(self._look_closer(_failure(error)))
+        else:
+            self._lose(_failure(error))
+
+    async def _look_closer(self, failure: Failure) -> None:
+        if await self._probe() is None:
+            self._mending = None
+            self._up, self._late = True, 0
+        else:
+            self._observer.emit(LedgerLost(failure))
+            await self._mend()
+
     def _lose(self, failure: Failure) -> None:
         self._up = False
-        if self._mending is None:
-            self._observer.emit(LedgerLost(failure))
-            self._mending = asyncio.create_task(self._mend())
+        self._observer.emit(LedgerLost(failure))
+        self._mending = asyncio.create_task(self._mend())
 
     async def _mend(self) -> None:
         lost_at = self._clock()

@@ -467,6 +467,7 @@ async def test_a_ledger_that_hangs_holds_up_few_events_and_none_of_them_for_long
         bench.source.put(BUCKET, f"{number}")
         await bench.handle(body(f"{number}"))
     assert now() - began < LATE_ANSWERS * ANSWER_SECONDS + 0.01
+    await asyncio.sleep(CONNECT_SECONDS)  # a last question, which nobody waits for
     assert lost_and_back(bench) == ["LedgerBack", "LedgerLost"]
     assert bench.recorder.one(LedgerLost).failure.reason is Reason.TIMEOUT
     for hold in holds:
@@ -484,6 +485,48 @@ async def test_answers_that_come_late_now_and_then_do_not_lose_the_ledger() -> N
         hold.release()
     assert lost_and_back(bench) == ["LedgerBack"]
     assert len(ledger.entries) == 10
+
+
+async def test_a_ledger_whose_answers_were_all_late_at_once_is_not_lost_when_it_answers_a_probe() -> None:
+    bench, ledger = await with_ledger(capacity=8)
+    hold = ledger.steps.hold("last", times=8)
+    for number in range(8):
+        bench.source.put(BUCKET, f"{number}")
+    handling = [await bench.deliver(body(f"{number}")) for number in range(8)]
+    await asyncio.gather(*handling)
+    hold.release()
+    bench.source.put(BUCKET, "next")
+    await bench.handle(body("next"))
+    assert lost_and_back(bench) == ["LedgerBack"]
+    assert ledger.entries[key_of(ObjectRef(BUCKET, "next"))]
+
+
+async def test_a_ledger_that_is_late_for_all_but_the_probes_is_lost_all_the_same() -> None:
+    bench, ledger = await with_ledger()
+    for step in ("last", "note"):
+        ledger.steps.hold(step)
+    for number in range(50):
+        bench.source.put(BUCKET, f"{number}")
+        await bench.handle(body(f"{number}"))
+        await asyncio.sleep(0.01)
+    assert lost_and_back(bench) == ["LedgerBack", "LedgerLost"]
+    assert ledger.steps.calls["last"] + ledger.steps.calls["note"] == 2 * LATE_ANSWERS
+
+
+async def test_a_duplicate_that_comes_while_the_first_is_copied_waits_for_what_the_ledger_will_know() -> None:
+    bench, ledger = await with_ledger()
+    bench.source.put(BUCKET, "a")
+    hold = bench.destination.steps.hold("create", times=1)
+    first = await bench.deliver(body("a"))
+    await hold.arrived.wait()
+    others = [await bench.deliver(body("a")) for _ in range(3)]
+    await asyncio.sleep(1)
+    asked = ledger.steps.calls["last"]
+    hold.release()
+    await asyncio.gather(first, *others)
+    assert asked == 1
+    assert (bench.destination.steps.calls["stat"], bench.source.steps.calls["open"]) == (0, 1)
+    assert len(ledger.noted[key_of(ObjectRef(BUCKET, "a"))]) == 1
 
 
 async def test_many_that_fail_at_once_lose_it_once() -> None:
