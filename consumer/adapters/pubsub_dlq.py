@@ -59,7 +59,7 @@ class PubsubDeadLetters:
             )
             raise ConfigurationError([problem])
         queue = await self._queue_calls.state()
-        state = await self._calls.state()
+        state = await self._state()
         topic = self._dlq_topic or queue.dead_letter_topic
         problem = _problem(state, queue, topic)
         if problem:
@@ -113,6 +113,21 @@ class PubsubDeadLetters:
         await self._polls.close(LAST_POLL_SECONDS)
         await self._calls.close()
         await self._queue_calls.close()
+
+    async def _state(self) -> SubscriptionState:
+        try:
+            return await self._calls.state()
+        except ReplicatorError as error:
+            if error.reason is not Reason.QUEUE_MISSING:
+                raise
+            topic = self._dlq_topic or "DEAD_LETTER_TOPIC"
+            raise ReplicatorError(
+                error.reason,
+                error.message,
+                hint=f"correct {_VARIABLE}, or create it: gcloud pubsub subscriptions create {self._subscription} "
+                f"--topic={topic}",
+                operation=error.operation,
+            ) from error
 
     async def _give_back(self, messages: Sequence[PulledMessage]) -> None:
         await self.hold([message.ack_id for message in messages], 0)

@@ -54,13 +54,16 @@ class SqsDeadLetters:
                 "queue a redrive policy"
             )
             raise ConfigurationError([problem])
-        answer = await self._calls.call(
-            "GetQueueAttributes", {"QueueUrl": queue.dlq_url, "AttributeNames": ["All"]}
-        )
-        told = answer.get("Attributes")
-        attributes: Mapping[str, str] = told if isinstance(told, dict) else {}
-        arn = attributes.get("QueueArn", "")
-        if (arn and arn == queue.arn) or queue.dlq_url.rstrip("/") == self._queue_url.rstrip("/"):
+        attributes: Mapping[str, str] = {}
+        same = queue.dlq_url.rstrip("/") == self._queue_url.rstrip("/")
+        if not same:
+            answer = await self._calls.call(
+                "GetQueueAttributes", {"QueueUrl": queue.dlq_url, "AttributeNames": ["All"]}
+            )
+            told = answer.get("Attributes")
+            attributes = told if isinstance(told, dict) else {}
+            same = bool(queue.arn) and attributes.get("QueueArn") == queue.arn
+        if same:
             problem = (
                 "SQS_DLQ_URL: is the queue of SQS_QUEUE_URL itself: looking would take live messages, and nothing "
                 "could be sent back; name another queue"
