@@ -65,11 +65,12 @@ _REASONS: Final = frozenset(reason.value for reason in Reason)
 def print_look(source: str, look: Look, letters: Sequence[Letter] | None, now: float) -> None:
     """One place's dead letters by reason, or each of them where `letters` are given."""
     title = f"Dead letters of {_QUEUES[source]}: {printable(look.place.name)}"
+    typer.echo(title)
     if not look.count:
-        typer.echo(f"{title}\nnone found")
+        typer.echo("none found")
         return
     if letters is None:
-        table = _table(title, "reason", "letters", "oldest", "newest", "from", "what to do")
+        table = _table("reason", "letters", "oldest", "newest", "from", "what to do")
         for group in sorted(look.groups.values(), key=lambda one: (-one.count, one.reason)):
             _add(
                 table,
@@ -80,20 +81,14 @@ def print_look(source: str, look: Look, letters: Sequence[Letter] | None, now: f
                 advice(group.reason),
             )
     else:
-        table = _table(title, "reason", "age", "source", "error", "receives", "redriven", "message id")
+        table = _table("reason", "age", "receives", "redriven", "object, error, message id")
         for letter in letters:
             receives = "" if letter.receives is None else str(letter.receives)
             redrives = str(letter.redrives) if letter.redrives.count else ""
-            _add(
-                table,
-                letter.reason,
-                _age(letter.sent_at, now),
-                source_of(letter) or "unknown",
-                _short(letter.error),
-                receives,
-                redrives,
-                letter.id,
-            )
+            told = (source_of(letter) or "unknown", _short(letter.error), letter.id)
+            # Each in one line, whatever it holds: only what is joined here may begin a new one.
+            what = "\n".join(printable(line) for line in told if line)
+            _add(table, letter.reason, _age(letter.sent_at, now), receives, redrives, what)
     _print(table)
     many = f"{look.count:,} dead letters" if look.count > 1 else "1 dead letter"
     about = (
@@ -150,12 +145,13 @@ class RedriveScreen:
         if self._as_json:
             return
         title = f"Redrive of {_QUEUES[source]}: {printable(place.name)} -> {printable(place.back_to)}"
+        typer.echo(title)
         if not self._counts:
-            typer.echo(f"{title}\nnothing to send back ({redrive.seen:,} looked at)")
+            typer.echo(f"nothing to send back ({redrive.seen:,} looked at)")
             return
         from rich.text import Text
 
-        table = _table(title, "reason", "letters", "what became of them", "why")
+        table = _table("reason", "letters", "what became of them", "why")
         for (reason, verdict, why), count in sorted(self._counts.items()):
             words = Text(_VERDICTS[verdict], style=_STYLES.get(verdict, ""))
             table.add_row(Text(printable(reason)), Text(f"{count:,}"), words, Text(printable(_short(why))))
@@ -226,9 +222,12 @@ def _age(moment: float | None, now: float) -> str:
 
 
 def _from(group: Group) -> str:
-    lines = [f"{bucket or 'unknown'}: {count:,}" for bucket, count in sorted(group.places.most_common(3))]
+    lines = [
+        f"{printable(bucket) or 'unknown'}: {count:,}"
+        for bucket, count in sorted(group.places.most_common(3))
+    ]
     more = len(group.places) - len(lines)
-    return "\n".join([*lines, *([f"and {more:,} more"] if more else []), *group.examples])
+    return "\n".join([*lines, *([f"and {more:,} more"] if more else []), *map(printable, group.examples)])
 
 
 def _iso(moment: float | None) -> str | None:
@@ -245,12 +244,12 @@ def _add(table: Table, *cells: str) -> None:
     table.add_row(*(Text("\n".join(map(printable, cell.split("\n")))) for cell in cells))
 
 
-def _table(title: str, *names: str) -> Table:
+def _table(*names: str) -> Table:
     from rich.table import Column, Table
 
     # Folded, never cut: in a narrow terminal a URI has to stay whole.
     columns = [Column(name, overflow="fold") for name in names]
-    return Table(*columns, title=title, title_justify="left", show_lines=True)
+    return Table(*columns, show_lines=True)
 
 
 def _print(table: Table) -> None:

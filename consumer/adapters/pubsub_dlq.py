@@ -19,7 +19,7 @@ from consumer.adapters.pubsub_messages import PulledMessage, data_of, text_of
 from consumer.errors import ConfigurationError, LeaseLost, Reason, ReplicatorError
 from consumer.letters import DeadLetterPlace, Letter, Redrives
 
-WAIT_SECONDS: Final = 3.0
+WAIT_SECONDS: Final = 2.0
 _VARIABLE: Final = "PUBSUB_DLQ_SUBSCRIPTION"
 
 

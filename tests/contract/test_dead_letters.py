@@ -40,10 +40,6 @@ _NUMBERS = itertools.count()
 _KEEPS_NO_MOVER = "does not tell that it moved a letter itself"
 GAPS: dict[tuple[str, str], str] = {
     ("moto", "test_one_that_was_redriven_and_then_moved_by_the_queue_is_shown_as_moved"): _KEEPS_NO_MOVER,
-    (
-        "elasticmq",
-        "test_one_that_was_redriven_and_then_moved_by_the_queue_is_shown_as_moved",
-    ): _KEEPS_NO_MOVER,
     ("double", "test_one_that_was_redriven_and_then_moved_by_the_queue_is_shown_as_moved"): _KEEPS_NO_MOVER,
     ("pstest", "test_one_that_was_redriven_and_then_moved_by_the_queue_is_shown_as_moved"): _KEEPS_NO_MOVER,
 }
