@@ -49,7 +49,8 @@ GAPS: dict[tuple[str, str], str] = {
 class Site(Protocol):
     """Dead letters under test, and the test's own way around them."""
 
-    letters: DeadLetters
+    @property
+    def letters(self) -> DeadLetters: ...
 
     async def bury(self, body: str, attributes: Mapping[str, str]) -> str:
         """Puts a letter among the dead ones."""

@@ -7,7 +7,11 @@ import pytest
 from consumer.letters import MOVED_BY_QUEUE, Letter, Redrives
 
 
-def letter(moved_by_queue: bool = False, **told: str) -> Letter:
+def letter(**told: str) -> Letter:
+    return letter_of(told)
+
+
+def letter_of(told: dict[str, str], *, moved_by_queue: bool = False) -> Letter:
     return Letter(
         "sqs",
         "id",
@@ -29,7 +33,7 @@ def test_it_tells_what_its_attributes_say() -> None:
     "told", [{}, dict.fromkeys(("Error", "MessageId", "ReceiveCount", "Source"), "unknown")]
 )
 def test_what_is_not_told_is_empty(told: dict[str, str]) -> None:
-    found = letter(**told)
+    found = letter_of(told)
     assert (found.error, found.message_id, found.receives, found.uri) == ("", "", None, "")
 
 
@@ -40,7 +44,8 @@ def test_a_count_that_is_none_is_no_error(count: str) -> None:
 
 def test_one_that_the_queue_moved_says_so_whatever_an_earlier_time_left_on_it() -> None:
     assert letter().reason == MOVED_BY_QUEUE
-    moved = letter(moved_by_queue=True, Reason="archived", Error="it is", ReceiveCount="7", Source="s3://b/k")
+    earlier = {"Reason": "archived", "Error": "it is", "ReceiveCount": "7", "Source": "s3://b/k"}
+    moved = letter_of(earlier, moved_by_queue=True)
     assert (moved.reason, moved.error, moved.receives, moved.uri) == (MOVED_BY_QUEUE, "", None, "s3://b/k")
 
 
