@@ -8,13 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from enum import StrEnum
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 
 from consumer import dlq_screens, process
-from consumer.dead_letter_queues import OpenedLetters, open_dead_letters
 from consumer.dead_letters import Look, look
 from consumer.errors import Kind, Reason, ReplicatorError
 from consumer.letters import MOVED_BY_QUEUE, Letter
@@ -23,7 +22,9 @@ from consumer.redrive import MOST_REDRIVES, Redrive, Rules, Verdict
 from consumer.setting_types import Subscription
 from consumer.settings import Need, Settings
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from consumer.dead_letter_queues import OpenedLetters
+
 Stopped = Callable[[], bool]
 
 app = typer.Typer(no_args_is_help=True, help="The dead letters: what failed and why, and sending it back.")
@@ -87,6 +88,8 @@ def list_letters(
     Nothing is changed: each is taken for the time of the look and given back, which counts as a receive. The end is
     when as many were seen as the queue counts, or when several looks brought nothing new; both are approximate.
     """
+    from consumer.dead_letter_queues import open_dead_letters
+
     settings = process.configure(frozenset({Need.QUEUE}), quiet=True)
     reasons = frozenset(reason or ())
 
@@ -150,6 +153,8 @@ def redrive_letters(
     Each is sent first and deleted after, so that a crash in between leaves a duplicate, never a loss; duplicates do no
     harm. What comes back during the run is not sent again.
     """
+    from consumer.dead_letter_queues import open_dead_letters
+
     settings = process.configure(frozenset({Need.QUEUE}), quiet=True)
     rules = Rules(frozenset(reason or ()), limit, again=again, poison=poison, dry_run=dry_run)
     if not (yes or dry_run) and sys.stdin.isatty() and not _confirmed(settings, source, subscription):
@@ -188,6 +193,8 @@ def _show(one: OpenedLetters, found: Look, letters: Sequence[Letter] | None, *, 
 
 
 def _confirmed(settings: Settings, source: str | None, subscription: str | None) -> bool:
+    from consumer.dead_letter_queues import open_dead_letters
+
     async def describe() -> list[tuple[str, str]]:
         async with open_dead_letters(settings, source, subscription) as opened:
             return [

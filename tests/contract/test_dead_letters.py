@@ -523,6 +523,22 @@ async def test_a_body_near_the_limit_is_sent_whole_or_stays(sqs: Callable[[], Sq
         assert await waiting(site, 1) == [(body, {"ReplicatorRedrives": "1: moved_by_queue"})]
 
 
+@pytest.mark.parametrize(("spare", "verdict"), [(0, Verdict.FAILED), (100, Verdict.SENT)])
+async def test_a_body_near_the_mebibyte_that_sqs_allows_by_now(
+    moto_sqs: SqsServer, spare: int, verdict: Verdict
+) -> None:
+    """The other servers here know no queue of that size yet. The limit is the one that the queue tells."""
+    site = _new_sqs(moto_sqs, 1000)
+    body = "x" * (1_048_576 - spare)
+    await site.bury(body, {})
+    assert await redrive(site) == {verdict: 1}
+    if verdict is Verdict.SENT:
+        assert [found for found, _ in await waiting(site, 1)] == [body]
+    else:
+        assert [letter.body for letter in await several(site, 1)] == [body]
+    await site.close()
+
+
 # --- Pub/Sub alone ---
 
 
