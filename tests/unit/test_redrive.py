@@ -207,13 +207,13 @@ async def test_what_comes_back_during_the_run_is_not_sent_again(letters: MemoryL
 
 async def test_a_letter_that_comes_again_after_its_deletion_is_not_sent_again(letters: MemoryLetters) -> None:
     """A queue may bring a message once more that it has deleted."""
-    letter = letters.add(Reason="archived")
+    letter = letters.add(Reason="archived", MessageId="m")
     run = Run(letters)
     letters.on_take = lambda: None if letters.stored else bring_again()
 
     def bring_again() -> None:
         letters.on_take = lambda: None
-        letters.add(id=letter.id, Reason="archived")
+        letters.add(id=letter.id, Reason="archived", MessageId="m")
 
     await run()
     assert len(letters.sent) == 1
