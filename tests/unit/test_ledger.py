@@ -18,6 +18,7 @@ from consumer.ledger import entry_of, is_older, is_settled_by, remembered
 from consumer.ledger_guard import AGAIN_SECONDS, ANSWER_SECONDS, CONNECT_SECONDS, LATE_ANSWERS, key_of
 from consumer.model import (
     REASON_ATTRIBUTE,
+    REDRIVES_ATTRIBUTE,
     EventKind,
     Failure,
     LedgerAsked,
@@ -359,12 +360,14 @@ async def test_a_message_that_is_tried_again_is_looked_at_for_its_earlier_try_ma
     assert ledger.steps.calls["last"] == 2
 
 
-async def test_a_dead_letter_that_comes_back_is_looked_at() -> None:
+@pytest.mark.parametrize("mark", [REASON_ATTRIBUTE, REDRIVES_ATTRIBUTE])
+async def test_a_dead_letter_that_comes_back_is_looked_at(mark: str) -> None:
+    """One that the queue itself moved has no reason, but was redriven all the same."""
     bench, _ = await with_ledger()
     bench.source.put(BUCKET, "a")
     await bench.handle(body())
     reason = {"DataType": "String", "StringValue": "source_forbidden"}
-    bench.queue.send(body(), {REASON_ATTRIBUTE: reason})
+    bench.queue.send(body(), {mark: reason})
     before = requests(bench)
     await bench.pipeline.handle(await bench.receive())
     assert requests(bench) > before
