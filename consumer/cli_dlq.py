@@ -53,7 +53,10 @@ def _known_subscription(name: str | None) -> str | None:
 
 
 FromSource = Annotated[
-    Source | None, typer.Option("--source", help="Of this queue alone; else of all that are configured.")
+    Source | None,
+    typer.Option(
+        "--source", metavar="sqs|pubsub", help="Of this queue alone; else of all that are configured."
+    ),
 ]
 OfReasons = Annotated[
     list[str] | None,

@@ -187,6 +187,7 @@ class GuardedLedger:
 async def _patience(seconds: float) -> AsyncIterator[None]:
     """Raises TimeoutError after so many seconds and some turns of the event loop."""
     loop = asyncio.get_running_loop()
+    handle: asyncio.Handle
 
     def turn(left: int) -> None:
         nonlocal handle
@@ -196,7 +197,7 @@ async def _patience(seconds: float) -> AsyncIterator[None]:
             limit.reschedule(loop.time())
 
     async with asyncio.timeout(None) as limit:
-        handle: asyncio.Handle = loop.call_later(seconds, turn, TURNS)
+        handle = loop.call_later(seconds, turn, TURNS)
         try:
             yield
         finally:

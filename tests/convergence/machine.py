@@ -492,7 +492,7 @@ class LivesWithLedger(Lives):
             )
 
     def _new_ledger(self) -> MemoryLedger:
-        ledger = self.new_ledger()
+        ledger = type(self).new_ledger()
         ledger.steps = LedgerSteps(self.scheduler)
         return ledger
 

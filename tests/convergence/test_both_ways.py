@@ -216,7 +216,7 @@ class BothWaysWithLedger(BothWays):
     new_ledger: ClassVar[Callable[[], MemoryLedger]] = staticmethod(MemoryLedger)
 
     def _new_ledger(self) -> MemoryLedger:
-        return self.new_ledger()
+        return type(self).new_ledger()
 
     @precondition(lambda self: self.sides and self.sides.ledger.entries)
     @rule(index=indexes)

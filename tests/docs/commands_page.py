@@ -80,4 +80,4 @@ def _named(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         return str(parameter.metavar or parameter.name.upper())
     option = "/".join([*parameter.opts, *parameter.secondary_opts])
-    return option if parameter.is_flag else f"{option} {parameter.metavar or parameter.type.name.upper()}"
+    return option if parameter.is_flag else f"{option} {parameter.metavar or parameter.name.upper()}"

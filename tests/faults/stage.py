@@ -325,20 +325,21 @@ async def _wait_in_turns(self: Connection, seconds: float) -> None:
     loop = asyncio.get_running_loop()
     self._waiter = waiter = loop.create_future()
     left = round(seconds / _TURN_SECONDS)
+    timers: list[asyncio.TimerHandle] = []
 
     def turn() -> None:
-        nonlocal left, timer
+        nonlocal left
         left -= 1
         if left > 0:
-            timer = loop.call_later(_TURN_SECONDS, turn)
+            timers[:] = [loop.call_later(_TURN_SECONDS, turn)]
         else:
             self._expire(waiter)
 
-    timer = loop.call_later(_TURN_SECONDS, turn)
+    timers.append(loop.call_later(_TURN_SECONDS, turn))
     try:
         await waiter
     finally:
-        timer.cancel()
+        timers[0].cancel()
         self._waiter = None
 
 
