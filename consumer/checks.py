@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _NAMES: Final = {Store.S3: "S3", Store.GCS: "GCS"}
 _FIRST_WAIT_SECONDS: Final = 0.5
 _LONGEST_WAIT_SECONDS: Final = 5.0
+_LEAST_ATTEMPT_SECONDS: Final = 5.0
 _MIN_VISIBILITY_SECONDS: Final = 30
 _MIN_MESSAGE_BYTES: Final = 64 * 1024
 
@@ -247,8 +248,8 @@ class Patience:
 
     @property
     def left(self) -> float:
-        """Seconds that one more attempt may take; enough for an answer however late it is."""
-        return max(self._until - self._clock(), 2.0)
+        """Seconds that one more attempt may take; enough for an answer however late it is, and however busy we are."""
+        return max(self._until - self._clock(), _LEAST_ATTEMPT_SECONDS)
 
     async def with_target(self, name: str, target: str, attempt: Attempt) -> list[Check]:
         """The checks that `attempt` makes, or the failure that was left when the time was over."""

@@ -147,11 +147,15 @@ def aws_session() -> AwsSession:
 
 
 @pytest.fixture(scope="session")
-def s3_port() -> int:
-    """One for all tests, so that botocore's client for it, the slow part, is built once."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def s3_port() -> Iterator[int]:
+    """One for all tests, so that botocore's client for it, the slow part, is built once.
+
+    Nobody else is given it while no test has it.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
