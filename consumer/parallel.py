@@ -249,7 +249,7 @@ class _Copy:
     async def _try_part(self, part: Part, name: str) -> tuple[Replica, Proof]:
         giants, source = self._giants, self._source
         new = NewObject(name, part.size, 0, CarriedMetadata(), {}, temporary=True)
-        proof = self._proof.of_part(part.size, part.source_parts)
+        proof = self._proof.of_part(part.size, part.source_parts, start=part.start)
         async with (
             giants.budget.reserve(STREAM_RESERVATION),
             giants.source.open(

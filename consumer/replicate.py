@@ -61,6 +61,7 @@ from consumer.ports import DestinationStore, Observer, SourceStore, SourceStream
 from consumer.proof import Proof, choose_proof, encode_crc32c, needs_part_sizes
 from consumer.recent import RecentNames
 from consumer.transfer import SMALL_LIMIT, STREAM_RESERVATION, copy_large, copy_small, crc32c_of
+from consumer.underway import Underway
 
 MAX_OBJECT_SIZE: Final = 5 * 1024**4
 """Bytes; the limit of both stores (GCS, "Quotas and limits": 5 TiB per object)."""
@@ -111,9 +112,10 @@ class Shared:
     """What the replicators of one process have in common: each name is one worker's at a time, whatever route leads
     there."""
 
-    def __init__(self) -> None:
+    def __init__(self, underway: Underway | None = None) -> None:
         self.names = _NameLocks()
         self.recent = RecentNames()
+        self.underway = Underway() if underway is None else underway
 
 
 class Replicator:
@@ -409,8 +411,10 @@ class Replicator:
             identity.identity(source) | {identity.VERIFICATION: grade} | self._mark(event, replaced),
             storage_class=self._storage_class,
         )
+        uri, underway = self._uri(name), self._shared.underway
         try:
-            replica = await move(new)
+            with underway.copying(source.ref.uri, uri, source.size, proof):
+                replica = await move(new)
         except PreconditionFailed as error:
             if error.maybe_ours:
                 attempts.unanswered.append(_Written(source, proof.crc32c, grade, replaced))
