@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -22,8 +21,6 @@ from consumer.history import History
 from consumer.intake import Intake
 from consumer.lease import LeaseKeeper
 from consumer.ledger import LedgerFirst
-from consumer.ledger_guard import GuardedLedger
-from consumer.ledgers import open_ledger
 from consumer.metrics import Metrics
 from consumer.model import Event, ObjectFinished, ObjectRef, Outcome, Store
 from consumer.observe import Telemetry
@@ -32,8 +29,6 @@ from consumer.pipeline import Pipeline
 from consumer.ports import Observer, Queue
 from consumer.queues import Queues, new_queues
 from consumer.replay import Replays
-from consumer.route_settings import routes_of
-from consumer.routes import Route
 from consumer.settings import Settings
 from consumer.settle import RetryPolicy
 from consumer.start_checks import run_checks
@@ -56,13 +51,10 @@ _LAST_ANSWERS_SECONDS: Final = 0.5
 async def check_all(settings: Settings) -> list[Check]:
     """`consumer check`."""
     telemetry = Telemetry(Metrics(__version__))
-    async with (
-        open_engine(settings, telemetry) as engine,
-        open_ledger(settings, engine.stores, engine.http, telemetry) as ledger,
-    ):
+    async with open_engine(settings, telemetry) as engine:
         queues = _queues(settings, engine, telemetry)
         try:
-            return await run_checks(settings, engine, queues, ledger)
+            return await run_checks(settings, engine, queues, engine.ledger)
         finally:
             await queues.close()
 
@@ -119,7 +111,6 @@ def new_daemon(
     observer: Observer,
     engine: Engine,
     queues: Queues,
-    ledger: GuardedLedger | None = None,
     *,
     watches_queues: bool = True,
 ) -> Daemon:
@@ -134,7 +125,8 @@ def new_daemon(
     )
 
     # Only what queues bring: whoever asks for an object by name wants to know how it is.
-    settled = engine.router if ledger is None else LedgerFirst(engine.router, ledger, engine.router.route)
+    router, ledger = engine.router, engine.ledger
+    settled = router if ledger is None else LedgerFirst(router, ledger, router.route)
 
     def intake(queue: Queue) -> Intake:
         leases = LeaseKeeper(queue, observer, clock)
@@ -204,60 +196,19 @@ async def open_worker(settings: Settings, *, watches_queue: bool) -> AsyncIterat
     metrics, underway = _metrics(settings), Underway()
     tally = Tally(underway, settings.secrets())
     observer = _Tee(Telemetry(metrics), tally)
-    async with (
-        open_engine(settings, observer, underway) as engine,
-        open_ledger(settings, engine.stores, engine.http, observer) as ledger,
-    ):
-        if ledger is not None:
-            await ledger.connect()
+    async with open_engine(settings, observer, underway) as engine:
+        if engine.ledger is not None:
+            await engine.ledger.connect()
         queues = _queues(settings, engine, observer)
-        daemon = new_daemon(settings, metrics, observer, engine, queues, ledger, watches_queues=watches_queue)
+        daemon = new_daemon(settings, metrics, observer, engine, queues, watches_queues=watches_queue)
         yield Worker(daemon, metrics, observer, tally)
 
 
 def _subject(settings: Settings, service: Service, history: History) -> Subject:
-    """What the status page is of; asked for once somebody looks at it."""
-    from consumer.ui.view import Subject
+    # Imported here: it is asked for when somebody looks at the page.
+    from consumer.ui.subject import subject_of
 
-    fields = Settings.model_fields
-    return Subject(
-        service,
-        history,
-        version=__version__,
-        host=socket.gethostname(),
-        settings=[
-            (name, _in_words(value), getattr(settings, name.lower()) == fields[name.lower()].default)
-            for name, value in settings.public().items()
-        ],
-        routes=[(str(route.source), str(route.destination), _rules(route)) for route in routes_of(settings)],
-        workers=settings.workers,
-        asks_token=bool(settings.api_token),
-        has_ledger=settings.ledger_url is not None,
-    )
-
-
-def _rules(route: Route) -> str:
-    policy = route.policy
-    rules = [
-        "deletes too" if policy.replicate_deletes else "no deletes",
-        *(["both ways"] if policy.both_ways else []),
-        *([f"only {', '.join(route.include)}"] if route.include else []),
-        *([f"without {', '.join(route.exclude)}"] if route.exclude else []),
-        *([route.storage_class] if route.storage_class else []),
-        f"foreign: {policy.on_foreign}",
-        f"missing: {policy.on_missing}",
-    ]
-    return " · ".join(rules)
-
-
-def _in_words(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "not set" if value in (None, "") else str(value)
+    return subject_of(settings, service, history)
 
 
 class App:
@@ -298,12 +249,9 @@ class App:
         async with AsyncExitStack() as stack:
             engine = await stack.enter_async_context(open_engine(settings, self._observer, self._underway))
             queues = _queues(settings, engine, self._observer)
-            ledger = await stack.enter_async_context(
-                open_ledger(settings, engine.stores, engine.http, self._observer)
-            )
-            service = await self._service(stack, engine, queues, ledger)
+            service = await self._service(stack, engine, queues)
             await self._serve(stack, service)
-            if not await self._start_up(engine, queues, ledger):
+            if not await self._start_up(engine, queues):
                 return 0
             if not isinstance(service, Daemon):
                 await queues.close()  # the workers have their own
@@ -315,12 +263,10 @@ class App:
             self._telemetry.stopping("drained" if clean else "stopped before everything was done")
             return 0 if clean else 1
 
-    async def _service(
-        self, stack: AsyncExitStack, engine: Engine, queues: Queues, ledger: GuardedLedger | None
-    ) -> Daemon | Workers:
+    async def _service(self, stack: AsyncExitStack, engine: Engine, queues: Queues) -> Daemon | Workers:
         settings = self._settings
         if settings.workers == 1:
-            return new_daemon(settings, self._metrics, self._observer, engine, queues, ledger)
+            return new_daemon(settings, self._metrics, self._observer, engine, queues)
         from consumer.merge_metrics import PodMetrics
         from consumer.workers import Workers
 
@@ -359,9 +305,9 @@ class App:
         stack.callback(telling.cancel)
         self._telemetry.listening(settings.api_host, self.api_port)
 
-    async def _start_up(self, engine: Engine, queues: Queues, ledger: GuardedLedger | None) -> bool:
+    async def _start_up(self, engine: Engine, queues: Queues) -> bool:
         """Whether the daemon may start; False when it was asked to stop meanwhile."""
-        checks = await self._unless_stopped(run_checks(self._settings, engine, queues, ledger))
+        checks = await self._unless_stopped(run_checks(self._settings, engine, queues, engine.ledger))
         if checks is None:
             return False
         for check in checks:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from consumer.adapters.http import HttpClient
 from consumer.admission import MemoryBudget, Slots
+from consumer.claims import Claims
+from consumer.ledger_guard import GuardedLedger
+from consumer.ledgers import open_ledger
 from consumer.model import Store, place_of
 from consumer.parallel import GiantCopies
 from consumer.ports import Observer, Way
@@ -23,7 +26,7 @@ from consumer.underway import Underway
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The routes' engine and what it works with."""
+    """The routes' engine and what it works with. `ledger` is not connected yet; None when none is configured."""
 
     routes: Sequence[Route]
     router: Router
@@ -32,6 +35,7 @@ class Engine:
     slots: Slots
     budget: MemoryBudget
     http: HttpClient
+    ledger: GuardedLedger | None
 
     @property
     def sources(self) -> list[Place]:
@@ -49,8 +53,11 @@ async def open_engine(
     settings: Settings, observer: Observer, underway: Underway | None = None
 ) -> AsyncIterator[Engine]:
     """The engine on the stores that the settings name; nothing is asked of them yet. `underway` knows its copies."""
-    async with HttpClient() as http:
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(HttpClient())
         stores = Stores(settings, http, observer)
+        ledger = await stack.enter_async_context(open_ledger(settings, stores, http, observer))
+        claims = None if ledger is None else Claims(ledger)
         slots = Slots(settings.concurrency)
         budget = MemoryBudget(settings.memory_budget_bytes)
         lanes, shared = [], Shared(underway)
@@ -80,6 +87,7 @@ async def open_engine(
                 key_prefix=place.prefix,
                 storage_class=route.storage_class,
                 giants=giants,
+                claims=claims,
                 shared=shared,
             )
             lanes.append(Lane(route, replicator))
@@ -91,6 +99,7 @@ async def open_engine(
             slots,
             budget,
             http,
+            ledger,
         )
 
 

@@ -59,6 +59,7 @@ class Reason(StrEnum):
     CHECKSUM_MISMATCH = "checksum_mismatch"
     CONTENTION = "contention"
     SESSION_LOST = "session_lost"
+    IN_PROGRESS = "in_progress"
     UNEXPECTED = "unexpected"
     # unavailable: a shared cause
     SOURCE_BUCKET_MISSING = "source_bucket_missing"
@@ -124,6 +125,20 @@ _KINDS: Final[dict[Reason, Kind]] = {
         Kind.UNAVAILABLE,
     ),
 }
+
+
+TRANSIENT: Final = frozenset(
+    {
+        Reason.CONNECTION,
+        Reason.TIMEOUT,
+        Reason.SERVER_ERROR,
+        Reason.THROTTLED,
+        Reason.TRUNCATED,
+        Reason.SESSION_LOST,
+        Reason.ENDPOINT_UNREACHABLE,
+    }
+)
+"""What another attempt at the same copy may mend, going on where the last one stopped."""
 
 
 def kind_of(reason: Reason) -> Kind:

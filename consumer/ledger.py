@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from consumer.errors import Reason, ReplicatorError
-from consumer.ledger_guard import GuardedLedger
+from consumer.ledger_guard import GuardedLedger, key_of
 from consumer.model import EventKind, LedgerEntry, ObjectEvent, ObjectRef, Outcome, Result
 from consumer.ports import Replicates
 from consumer.routes import Route
@@ -19,11 +19,6 @@ from consumer.routes import Route
 _SEQUENCER: Final = re.compile(r"[0-9A-Fa-f]{1,64}")
 _ORDERED: Final = frozenset({EventKind.CREATED, EventKind.DELETED})
 _ANSWERED: Final = frozenset({Result.COPIED, Result.ALREADY_REPLICATED, Result.ADOPTED, Result.DELETED})
-
-
-def key_of(ref: ObjectRef) -> str:
-    """The object's key in the ledger. No two routes read one object, so its source alone says which it is."""
-    return f"{ref.store}:{ref.bucket}:{ref.key}"
 
 
 def is_older(sequencer: str, other: str) -> bool:

@@ -8,18 +8,25 @@ from contextlib import suppress
 from typing import Final, TypeVar
 
 from consumer.errors import Reason, ReplicatorError
-from consumer.model import Failure, LedgerAsked, LedgerBack, LedgerEntry, LedgerLost
+from consumer.model import ClaimAnswer, Failure, LedgerAsked, LedgerBack, LedgerEntry, LedgerLost, ObjectRef
 from consumer.ports import Ledger, Observer
 
 T = TypeVar("T")
 
 ANSWER_SECONDS: Final = 0.05
 """How long one event waits for the ledger, which answers in about one."""
+CLAIM_SECONDS: Final = 0.5
+"""How long the copy of a large object does, for its claim; what it notes there takes longer to send than an entry."""
 CONNECT_SECONDS: Final = 2.0
 AGAIN_SECONDS: Final = 5.0
 """How long a lost ledger is left alone."""
 LATE_ANSWERS: Final = 3
 """So many in a row, and the ledger is lost: a single one may be this process's own, busy for a moment."""
+
+
+def key_of(ref: ObjectRef) -> str:
+    """The object's key in the ledger. No two routes read one object, so its source alone says which it is."""
+    return f"{ref.store}:{ref.bucket}:{ref.key}"
 
 
 class GuardedLedger:
@@ -66,6 +73,34 @@ class GuardedLedger:
         if told:
             self._tell("note", "done")
 
+    async def claim(self, key: str, token: str, seconds: float) -> ClaimAnswer | None:
+        """Takes the work on an object (`Ledger.claim`); None when the ledger does not tell. It may have been granted
+        all the same."""
+        told, answer = await self._ask(
+            "claim", lambda: self._ledger.claim(key, token, seconds), CLAIM_SECONDS
+        )
+        if told and answer is not None:
+            self._tell("claim", "granted" if answer.granted else "held_elsewhere")
+        return answer
+
+    async def renew(self, key: str, token: str, seconds: float, notes: str | None = None) -> bool | None:
+        """Holds the claim on (`Ledger.renew`); None when the ledger does not tell. It may have been done all the
+        same."""
+        told, held = await self._ask(
+            "renew", lambda: self._ledger.renew(key, token, seconds, notes), CLAIM_SECONDS
+        )
+        if told:
+            self._tell("renew", "granted" if held else "held_elsewhere")
+        return held
+
+    async def release(self, key: str, token: str, *, keep_notes: bool) -> None:
+        """Ends the claim (`Ledger.release`), if the ledger lets us; else it runs out."""
+        told, _ = await self._ask(
+            "release", lambda: self._ledger.release(key, token, keep_notes=keep_notes), CLAIM_SECONDS
+        )
+        if told:
+            self._tell("release", "done")
+
     async def close(self) -> None:
         if self._mending is not None:
             self._mending.cancel()
@@ -75,13 +110,15 @@ class GuardedLedger:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self._ledger.close()
 
-    async def _ask(self, operation: str, call: Callable[[], Awaitable[T | None]]) -> tuple[bool, T | None]:
-        """Whether it answered, and what."""
+    async def _ask(
+        self, operation: str, call: Callable[[], Awaitable[T | None]], seconds: float = ANSWER_SECONDS
+    ) -> tuple[bool, T | None]:
+        """Whether it answered in so many seconds, and what."""
         if not self._up:
             self._tell(operation, "skipped")
             return False, None
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(seconds):
                 answer = await call()
         except Exception as error:  # noqa: BLE001 - nothing that becomes of the ledger may become of an object
             self._tell(operation, "failed")

@@ -87,6 +87,9 @@ _REMEMBERED: Final = (
 LEDGER_RESULTS: Final = {
     "look_up": ("found", "nothing", "failed", "skipped"),
     "note": ("done", "failed", "skipped"),
+    "claim": ("granted", "held_elsewhere", "failed", "skipped"),
+    "renew": ("granted", "held_elsewhere", "failed", "skipped"),
+    "release": ("done", "failed", "skipped"),
 }
 _DONE_REASONS: Final = tuple(Reason)[tuple(Reason).index(Reason.CREATED) :]
 _FAILURES: Final = tuple((Result.FAILED, reason) for reason in Reason if reason not in _DONE_REASONS)
@@ -208,6 +211,7 @@ class Metrics:
         )
         self.ledger_up: Gauge | None = None
         self.ledger_operations: Counter | None = None
+        self.resumed_bytes: Counter | None = None
         if ledger:
             self._add_ledger()
         self.build = self._gauge("build_info", "Always 1; the label is the version that runs.", "version")
@@ -256,8 +260,12 @@ class Metrics:
         )
         self.ledger_operations = self._counter(
             "ledger_operations",
-            "Look-ups in the ledger (found, nothing) and notes (done); failed; skipped while it does not answer.",
+            "Look-ups in the ledger (found, nothing), notes (done), claims of large objects and renewals of them "
+            "(granted, held_elsewhere) and releases (done); each failed, or skipped while it does not answer.",
             *("operation", "result"),
+        )
+        self.resumed_bytes = self._counter(
+            "resumed_bytes", "Bytes that another process had sent of uploads that were gone on with."
         )
         for operation, results in LEDGER_RESULTS.items():
             for result in results:

@@ -305,6 +305,17 @@ class LedgerEntry:
     """The revision that is there since, as text; "" when nothing is."""
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimAnswer:
+    """What became of asking for the work on an object."""
+
+    granted: bool
+    remaining: float = 0.0
+    """Seconds that the other's claim still lasts; 0 when granted."""
+    notes: str = field(default="", repr=False)
+    """What the last holder left behind (a secret: it authorises an upload); "" when nothing, and when not granted."""
+
+
 # --- What the core tells the outside -------------------------------------------------------------------------------
 
 
@@ -447,7 +458,8 @@ class PartsRefused:
 
 @dataclass(frozen=True, slots=True)
 class LedgerAsked:
-    """`look_up`: `found`, `nothing`; `note`: `done`; either: `failed`, or `skipped` while the ledger is lost."""
+    """`look_up`: `found`, `nothing`; `note` and `release`: `done`; `claim` and `renew`: `granted`, `held_elsewhere`;
+    each: `failed`, or `skipped` while the ledger is lost."""
 
     operation: str
     result: str
@@ -465,6 +477,16 @@ class LedgerBack:
     """The ledger answers; `after_seconds` is None the first time."""
 
     after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadResumed:
+    """An upload that another process began is gone on with; `held` of its `size` bytes are at the destination."""
+
+    source: str
+    destination: str
+    held: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -527,6 +549,7 @@ Event = (
     | LedgerAsked
     | LedgerLost
     | LedgerBack
+    | UploadResumed
     | TemporariesLeft
     | TemporariesSwept
     | UnexpectedError

@@ -48,6 +48,7 @@ from consumer.model import (
     TemporariesLeft,
     TemporariesSwept,
     UnexpectedError,
+    UploadResumed,
     WorkerEnded,
     WorkerStarted,
 )
@@ -105,6 +106,7 @@ class Telemetry:
             LedgerAsked: self._ledger_asked,
             LedgerLost: self._ledger_lost,
             LedgerBack: self._ledger_back,
+            UploadResumed: self._upload_resumed,
             TemporariesLeft: self._temporaries_left,
             TemporariesSwept: self._temporaries_swept,
             UnexpectedError: self._unexpected_error,
@@ -282,6 +284,17 @@ class Telemetry:
 
     def _parts_refused(self, event: PartsRefused) -> None:
         self._log.warning("giant objects over one stream", why=event.why, until_restart=event.for_good)
+
+    def _upload_resumed(self, event: UploadResumed) -> None:
+        if self._metrics.resumed_bytes is not None:
+            self._metrics.resumed_bytes.inc(event.held)
+        self._log.info(
+            "upload resumed",
+            source=event.source,
+            destination=event.destination,
+            held_bytes=event.held,
+            bytes=event.size,
+        )
 
     def _temporaries_left(self, event: TemporariesLeft) -> None:
         self._metrics.temporary_objects.labels("left").inc(event.count)

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
-from consumer import crc, identity
+from consumer import crc
 from consumer.admission import MemoryBudget, Slots, spread
 from consumer.cancellation import finish
-from consumer.errors import PreconditionFailed, Reason, ReplicatorError, SessionGone, SourceChanged
+from consumer.claims import Claim
+from consumer.errors import TRANSIENT, PreconditionFailed, Reason, ReplicatorError, SessionGone, SourceChanged
 from consumer.model import (
     MAX_HOLD_SECONDS,
     CarriedMetadata,
@@ -33,7 +34,11 @@ from consumer.names import PARTS_PREFIX
 from consumer.parts import COMPOSE_MOST, Part, PartSizes, batches, divide
 from consumer.ports import Composer, DestinationStore, Observer, SourceStore
 from consumer.proof import Proof
-from consumer.transfer import STREAM_RESERVATION, TRANSIENT, Committing, Sleep, copy_large
+from consumer.transfer import STREAM_RESERVATION, Committing, Sleep, check_same_state, copy_large
+from consumer.unfinished import FinishedPart, UnfinishedParts, fingerprint, parts_text, read_parts
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 LONGEST_COPY_SECONDS: Final = 2 * MAX_HOLD_SECONDS
 """How long a copy in parts may take: 5 TiB at 60 MiB/s. The sweep relies on it."""
@@ -117,18 +122,23 @@ class GiantCopies:
         new: NewObject,
         proof: Proof,
         committing: Committing,
+        claim: Claim | None = None,
+        resumed: Callable[[int], None] = lambda _: None,
     ) -> Replica:
         """Makes `new` of the source, read in parts. `proof` is that of the whole, and verified before the commit.
 
-        Raises NotInParts when the destination does not take or give up temporary objects, and never tries again.
+        Parts that another process has finished, and left by way of `claim`, are taken as they are; `resumed` hears how
+        many bytes they hold. Raises NotInParts when the destination does not take or give up temporary objects, and
+        never tries again; SessionGone when what was left is of no use: it is forgotten, and the copy starts over.
         """
         patience = _REMOVAL_SECONDS
-        copy = _Copy(self, source, new, proof)
+        copy = _Copy(self, source, parts, new, proof, claim or Claim())
         try:
             async with asyncio.timeout(LONGEST_COPY_SECONDS) as limit:
-                return await copy.run(parts, committing)
-        except asyncio.CancelledError:
+                return await copy.run(committing, resumed)
+        except asyncio.CancelledError as error:
             patience = _LAST_REMOVAL_SECONDS
+            await copy.leave(error)
             raise
         except TimeoutError as error:
             if not limit.expired():
@@ -138,6 +148,11 @@ class GiantCopies:
                 f"{source.ref.uri} was not copied in {LONGEST_COPY_SECONDS // 3600} hours",
                 operation="storage.objects.create",
             ) from error
+        except ReplicatorError as error:
+            await copy.leave(error)
+            if copy.taken_up:
+                copy.claim.start_over(error)
+            raise
         finally:
             await finish(self._remove(copy.temporaries, patience), seconds=_LAST_REMOVAL_SECONDS)
 
@@ -188,50 +203,103 @@ class GiantCopies:
 
 
 class _Copy:
-    """One copy in parts. `temporaries` are the objects it made, with their revisions, or None: perhaps made."""
+    """One copy in parts. `temporaries` are the objects to remove at its end, with their revisions, or None: perhaps
+    made. Those of another process are among them once they were taken as they are."""
 
-    def __init__(self, giants: GiantCopies, source: SourceObject, new: NewObject, proof: Proof) -> None:
+    def __init__(
+        self,
+        giants: GiantCopies,
+        source: SourceObject,
+        parts: Sequence[Part],
+        new: NewObject,
+        proof: Proof,
+        claim: Claim,
+    ) -> None:
         self.temporaries: dict[str, Revision | None] = {}
         self._giants = giants
         self._source = source
+        self._parts = parts
         self._new = new
         self._proof = proof
-        self._prefix = f"{PARTS_PREFIX}{uuid.uuid4().hex}/"
+        self.claim = claim
+        own = uuid.uuid4().hex
+        of = fingerprint(giants.destination.uri(new.name), new, [part.size for part in parts])
+        left = read_parts(claim.left, of)
+        self._prefix = left.prefix if left else f"{PARTS_PREFIX}{own}/"
+        # Below another's prefix, names of its own: two that work on one object write none twice.
+        self._suffix = f"-{own}" if left else ""
+        told = left.parts if left else {}
+        self._finished = {number: part for number, part in told.items() if number < len(parts)}
+        self.taken_up = len(self._finished)
+        self.temporaries.update({part.name: part.revision for part in self._finished.values()})
+        claim.describe(lambda: parts_text(of, UnfinishedParts(self._prefix, self._finished)))
 
-    async def run(self, parts: Sequence[Part], committing: Committing) -> Replica:
+    async def leave(self, error: BaseException) -> None:
+        """Keeps what is finished when somebody else goes on with it."""
+        if await self.claim.leaves(error):
+            for part in self._finished.values():
+                self.temporaries.pop(part.name, None)
+
+    async def run(self, committing: Committing, resumed: Callable[[int], None]) -> Replica:
         try:
-            pieces = await self._pieces(parts)
+            if self._finished:
+                resumed(await self._take_up())
+            pieces = await self._pieces()
         except ReplicatorError as error:
             if error.reason not in _REFUSALS:
                 raise
             self._giants.switch_off(f"a temporary object was refused: {error.message}")
             raise NotInParts from error
+        await self.claim.confirm()
         committing()
         return await self._giants.composer.compose(self._new, [piece.replica for piece in pieces])
 
-    async def _pieces(self, parts: Sequence[Part]) -> Sequence[_Piece]:
-        """All parts copied and proved, as few objects as one composition takes."""
-        giants = self._giants
+    async def _take_up(self) -> int:
+        """Looks at what another process has finished, and forgets what is not as it said; returns how many bytes there
+        are."""
+
+        async def look(number: int) -> None:
+            part = self._finished[number]
+            replica = await self._giants.destination.stat(part.name)
+            wanted = (part.revision, self._parts[number].size, part.crc32c)
+            if replica is None or (replica.revision, replica.size, replica.crc32c) != wanted:
+                del self._finished[number]
+
+        await self._side_by_side(list(self._finished), look)
+        return sum(self._parts[number].size for number in self._finished)
+
+    async def _side_by_side(
+        self, items: Sequence[Item], work: Callable[[Item], Awaitable[Found]]
+    ) -> list[Found]:
         try:
-            copied = await spread(giants.slots, parts, self._copy_part, most=giants.streams)
+            return await spread(self._giants.slots, items, work, most=self._giants.streams)
         except BaseExceptionGroup as group:
             raise _worst_of(group)  # noqa: B904 - it has causes of its own
+
+    async def _pieces(self) -> Sequence[_Piece]:
+        """All parts copied and proved, as few objects as one composition takes."""
+        copied = await self._side_by_side(self._parts, self._copy_part)
         self._proof.verify_parts([proof for _, proof in copied])
         pieces = [_Piece(replica, proof.crc32c, proof.size) for replica, proof in copied]
         level = 0
         while len(pieces) > COMPOSE_MOST:
             level += 1
             pieces = [
-                await self._compose(f"{self._prefix}level-{level}-{number:02d}", batch)
+                await self._compose(f"{self._prefix}level-{level}-{number:02d}{self._suffix}", batch)
                 for number, batch in enumerate(batches(pieces))
             ]
         return pieces
 
     async def _copy_part(self, part: Part) -> tuple[Replica, Proof]:
+        known = self._finished.get(part.number)
+        if known is not None:
+            proof = self._proof.of_part(part.size, part.source_parts, start=part.start)
+            proof.take_part(known.crc32c, known.digest)
+            return Replica(known.name, known.revision, part.size, known.crc32c), proof
         attempt = 1
         while True:
             try:
-                return await self._try_part(part, f"{self._prefix}{part.number:04d}-{attempt}")
+                return await self._try_part(part, f"{self._prefix}{part.number:04d}-{attempt}{self._suffix}")
             except ReplicatorError as error:
                 # Nobody else writes a part's name, so a write that is lost is an answer of ours that was.
                 lost = isinstance(error, (SessionGone, PreconditionFailed))
@@ -256,12 +324,7 @@ class _Copy:
                 source.ref, source.region, pin=source, start=part.start, end=part.start + part.size
             ) as stream,
         ):
-            if not identity.same_state(stream.source, source):
-                raise SourceChanged(
-                    Reason.SOURCE_CHANGED,
-                    f"{source.ref.uri} changed while it was read",
-                    operation=source.ref.store.read,
-                )
+            check_same_state(stream.source, source)
             self.temporaries[name] = None
             replica = await copy_large(
                 giants.source,
@@ -269,11 +332,15 @@ class _Copy:
                 giants.destination,
                 new,
                 proof,
+                claim=self.claim,
                 first=part.start,
                 sleep=giants.sleep,
             )
         self.temporaries[name] = replica.revision
         _check(replica, proof.crc32c, part.size)
+        assert isinstance(replica.revision, int)
+        self._finished[part.number] = FinishedPart(name, replica.revision, proof.crc32c, proof.found)
+        await self.claim.renew()
         return replica, proof
 
     async def _compose(self, name: str, pieces: Sequence[_Piece]) -> _Piece:

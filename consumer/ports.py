@@ -13,6 +13,7 @@ from typing import Protocol
 
 from consumer.errors import Reason
 from consumer.model import (
+    ClaimAnswer,
     Delivery,
     Event,
     LedgerEntry,
@@ -89,6 +90,11 @@ class SourceStore(Protocol):
 class UploadSession(Protocol):
     """A resumable upload. Nothing is visible before `commit` succeeded."""
 
+    @property
+    def address(self) -> str:
+        """What another process needs to go on with it, "" when none can. A secret: it authorises whoever has it."""
+        ...
+
     async def send(self, start: int, end: int, pieces: AsyncIterator[bytes]) -> int:
         """Sends the bytes [start, end), not the last of the object; returns how many are persisted from 0 on."""
         ...
@@ -122,6 +128,11 @@ class DestinationStore(Protocol):
 
     async def start_session(self, new: NewObject) -> UploadSession: ...
 
+    def resume_session(self, new: NewObject, address: str) -> UploadSession | None:
+        """The session of another process, not asked yet whether it still exists; None for an address that cannot be one
+        of this bucket's."""
+        ...
+
     def session_bytes(self, size: int) -> int:
         """How many bytes a session of an object of `size` bytes holds at most, beside the pieces that flow through.
 
@@ -148,6 +159,31 @@ class Ledger(Protocol):
     async def note(self, key: str, entry: LedgerEntry) -> None:
         """Remembers, for the time to live; an older sequencer never replaces a newer one of the same key (atomic in
         the store)."""
+        ...
+
+    async def claim(self, key: str, token: str, seconds: float) -> ClaimAnswer:
+        """Takes the work on an object for `seconds` (an hour at most) under `token`, which nobody ever used before,
+        unless somebody else's claim still lasts. The token that holds it already is granted it again.
+
+        A claim that has run out keeps its token, until another takes it, and its notes, for whoever does; some days
+        after its last change it is forgotten. What is stored otherwise than `renew` does it is no notes.
+        """
+        ...
+
+    async def renew(self, key: str, token: str, seconds: float, notes: str | None = None) -> bool:
+        """Holds the claim for `seconds` (an hour at most) from now and, unless None, replaces the notes (200 KiB at
+        most); their text is a secret.
+
+        False when another token holds it, or has taken it since. A claim that is gone (forgotten, wiped) is made again:
+        True, without the notes that it had.
+        """
+        ...
+
+    async def release(self, key: str, token: str, *, keep_notes: bool) -> None:
+        """Ends the claim if it is this token's, else does nothing. Its notes stay for the next holder, or go with it.
+
+        Which token held it last stays known: one that it was taken from is still refused.
+        """
         ...
 
     async def probe(self) -> None:

@@ -250,6 +250,21 @@ class Proof:
             _update_all(digest, self._batch)
         self._check(self.crc32c.to_bytes(4, "big") if digest is _SHARED else digest.digest())
 
+    def take_up(self, size: int, crc32c: int) -> bool:
+        """Goes on after `size` bytes that another process was fed, whose CRC32C it told. False, and nothing changes,
+        where a digest is needed that cannot be handed on.
+
+        A wrong CRC32C makes the destination refuse the whole.
+        """
+        if self._digest is not None and self._digest is not _SHARED:
+            return False
+        self.size, self.crc32c = size, crc32c
+        return True
+
+    def take_part(self, crc32c: int, found: bytes) -> None:
+        """Becomes the verified proof of a part that another process copied, with what it found."""
+        self.size, self.crc32c, self.found = self._source.size, crc32c, found
+
     @property
     def divisible(self) -> bool:
         """Whether the digest of the whole follows from those of its parts."""

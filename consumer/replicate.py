@@ -12,11 +12,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from consumer import identity
 from consumer.admission import MemoryBudget
 from consumer.cancellation import finish
+from consumer.claims import Claim, Claims, unclaimed
 from consumer.decide import (
     OWN_REPLICA,
     Compare,
@@ -39,6 +41,7 @@ from consumer.errors import (
     SourceChanged,
     SourceGone,
 )
+from consumer.ledger_guard import key_of
 from consumer.model import (
     ABSENT,
     MIB,
@@ -53,6 +56,7 @@ from consumer.model import (
     Revision,
     SourceObject,
     UnexpectedError,
+    UploadResumed,
     failed,
 )
 from consumer.names import destination_name, is_temporary
@@ -60,7 +64,15 @@ from consumer.parallel import GiantCopies, NotInParts
 from consumer.ports import DestinationStore, Observer, SourceStore, SourceStream
 from consumer.proof import Proof, choose_proof, encode_crc32c, needs_part_sizes
 from consumer.recent import RecentNames
-from consumer.transfer import SMALL_LIMIT, STREAM_RESERVATION, copy_large, copy_small, crc32c_of
+from consumer.transfer import (
+    SMALL_LIMIT,
+    STREAM_RESERVATION,
+    check_same_state,
+    copy_large,
+    copy_small,
+    crc32c_of,
+    resume_large,
+)
 from consumer.underway import Underway
 
 MAX_OBJECT_SIZE: Final = 5 * 1024**4
@@ -133,6 +145,7 @@ class Replicator:
         key_prefix: str = "",
         storage_class: str | None = None,
         giants: GiantCopies | None = None,
+        claims: Claims | None = None,
         shared: Shared | None = None,
     ) -> None:
         self._source = source
@@ -145,6 +158,7 @@ class Replicator:
         self._key_prefix = key_prefix
         self._storage_class = storage_class
         self._giants = giants
+        self._claims = claims
         self._small_limit = min(SMALL_LIMIT, max(budget.total // 4, 64 * 1024))
         self._shared = shared or Shared()
 
@@ -289,11 +303,30 @@ class Replicator:
                 return await self._delete(event, name, revision)
             case Copy():
                 assert source is not None
-                if self._giants is not None and await self._giants.wants(source):
-                    with suppress(NotInParts):
-                        return await self._copy_parts(self._giants, event, name, source, replica, attempts)
-                return await self._write_over(event, name, source, replica, attempts)
+                if source.size <= self._small_limit:
+                    return await self._write_over(event, name, source, replica, attempts)
+                return await self._copy_claimed(event, name, source, replica, attempts)
         return None
+
+    async def _copy_claimed(
+        self,
+        event: ObjectEvent,
+        name: str,
+        source: SourceObject,
+        replica: Replica | None,
+        attempts: _Attempts,
+    ) -> Outcome | None:
+        """Copies an object that is large enough to ask first whether another process is at it, or began it."""
+        # Whoever asks for an object by name wants it copied, whatever others do.
+        if self._claims is None or event.kind is EventKind.MANUAL:
+            holding = unclaimed()
+        else:
+            holding = self._claims.hold(key_of(event.ref))
+        async with holding as claim:
+            if self._giants is not None and await self._giants.wants(source):
+                with suppress(NotInParts):
+                    return await self._copy_parts(self._giants, event, name, source, replica, attempts, claim)
+            return await self._copy_session(event, name, source, replica, attempts, claim)
 
     async def _write_over(
         self,
@@ -358,18 +391,53 @@ class Replicator:
         replaced: Replica | None,
         attempts: _Attempts,
     ) -> Outcome | None:
-        """Writes what the stream brings over exactly `replaced`, or where nothing is."""
+        """Writes what the stream brings, a small object, over exactly `replaced`, or where nothing is."""
         source = stream.source
+        proof = await self._choose_proof(source)
+
+        async def move(new: NewObject) -> Replica:
+            return await copy_small(stream, self._destination, new, proof, attempts.begin)
+
+        return await self._write(event, name, source, replaced, attempts, proof, move)
+
+    async def _copy_session(
+        self,
+        event: ObjectEvent,
+        name: str,
+        source: SourceObject,
+        replaced: Replica | None,
+        attempts: _Attempts,
+        claim: Claim,
+    ) -> Outcome | None:
+        """Writes a large object through one session, which another process may have begun."""
         _check_size(source)
         self._check_memory(source)
         proof = await self._choose_proof(source)
 
         async def move(new: NewObject) -> Replica:
-            if source.size <= self._small_limit:
-                return await copy_small(stream, self._destination, new, proof, attempts.begin)
-            return await copy_large(self._source, stream, self._destination, new, proof, attempts.begin)
+            async with self._budget.reserve(self._needed(source.size)):
+                replica = await resume_large(
+                    self._source,
+                    source,
+                    self._destination,
+                    new,
+                    proof,
+                    claim,
+                    attempts.begin,
+                    resumed=partial(self._tell_resumed, source, name),
+                )
+                if replica is not None:
+                    return replica
+                async with self._source.open(event.ref, event.region, pin=source) as stream:
+                    check_same_state(stream.source, source)
+                    return await copy_large(
+                        self._source, stream, self._destination, new, proof, attempts.begin, claim=claim
+                    )
 
         return await self._write(event, name, source, replaced, attempts, proof, move)
+
+    def _tell_resumed(self, source: SourceObject, name: str, held: int) -> None:
+        self._observer.emit(UploadResumed(source.ref.uri, self._uri(name), held, source.size))
 
     async def _copy_parts(
         self,
@@ -379,6 +447,7 @@ class Replicator:
         source: SourceObject,
         replaced: Replica | None,
         attempts: _Attempts,
+        claim: Claim,
     ) -> Outcome | None:
         """The same over several streams. Raises NotInParts when it has to be one."""
         _check_size(source)
@@ -388,7 +457,8 @@ class Replicator:
             raise NotInParts
 
         async def move(new: NewObject) -> Replica:
-            return await giants.copy(source, parts, new, proof, attempts.begin)
+            resumed = partial(self._tell_resumed, source, name)
+            return await giants.copy(source, parts, new, proof, attempts.begin, claim, resumed)
 
         return await self._write(event, name, source, replaced, attempts, proof, move)
 

@@ -64,7 +64,8 @@ def settle(
     """The verdict on a message. `age_seconds` since it was sent, `held_seconds` since this receipt, which
     may hold it for `hold_seconds` in all.
 
-    Failures of a shared cause are retried for ever: an outage must not fill the dead letters.
+    Failures of a shared cause are retried for ever: an outage must not fill the dead letters. So is what another
+    process copies at the moment, for as long as that takes.
     """
     failures = [(outcome, outcome.failure) for outcome in outcomes if outcome.failure is not None]
     if not failures:
@@ -73,7 +74,7 @@ def settle(
     if not passing:
         return _dead_letter(failures)
     gives_up = receive_count >= policy.max_receive_count and age_seconds >= policy.min_age_seconds
-    if gives_up and not any(failure.kind is Kind.UNAVAILABLE for _, failure in passing):
+    if gives_up and not any(_only_waits(failure) for _, failure in passing):
         return _dead_letter(failures, f"gave up after {receive_count} receives in {age_seconds:.0f} s: ")
     asked = max(failure.retry_after or 0.0 for _, failure in passing)
     delay = max(back_off(receive_count, policy, random), min(asked, policy.max_seconds))
@@ -91,6 +92,11 @@ def back_off(receive_count: int, policy: RetryPolicy, random: Callable[[], float
     doublings = min(max(receive_count, 1) - 1, 32)
     whole = min(policy.base_seconds * 2.0**doublings, policy.max_seconds)
     return whole / 2 + random() * whole / 2
+
+
+def _only_waits(failure: Failure) -> bool:
+    """Whether nothing was tried in vain: a cause shared by all, or somebody else who is at it."""
+    return failure.kind is Kind.UNAVAILABLE or failure.reason is Reason.IN_PROGRESS
 
 
 def _may_pass(failure: Failure) -> bool:

@@ -11,16 +11,19 @@ from __future__ import annotations
 import asyncio
 from array import array
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Final
 
 import google_crc32c
 
-from consumer.errors import Kind, Reason, ReplicatorError, SessionGone, SourceChanged
+from consumer import identity
+from consumer.claims import Claim
+from consumer.errors import TRANSIENT, Kind, Reason, ReplicatorError, SessionGone, SourceChanged
 from consumer.model import MIB, NewObject, Replica, SourceObject
 from consumer.ports import DestinationStore, SourceStore, SourceStream, UploadSession
 from consumer.proof import Proof
+from consumer.unfinished import UnfinishedSession, fingerprint, read_session, session_text
 
 CHUNK: Final = 256 * 1024
 """What a resumable session persists in multiples of (GCS, "Resumable uploads")."""
@@ -29,21 +32,13 @@ SMALL_LIMIT: Final = 8 * MIB
 STREAM_RESERVATION: Final = 1 * MIB + 512 * 1024
 """What a large copy holds at most: read and write buffers, the tail, a hashing batch, the table of CRCs."""
 
-TRANSIENT: Final = frozenset(
-    {
-        Reason.CONNECTION,
-        Reason.TIMEOUT,
-        Reason.SERVER_ERROR,
-        Reason.THROTTLED,
-        Reason.TRUNCATED,
-        Reason.SESSION_LOST,
-        Reason.ENDPOINT_UNREACHABLE,
-    }
-)
-"""What another attempt within the same copy may mend."""
-
 _MOST_MARKS: Final = 32_768
+_MARKS_LEFT: Final = (0, 4 * MIB, 32 * MIB, 256 * MIB)
+"""How far before the last byte that was hashed another process may have to go on: what was hashed is sent a little
+later, and persisted later still."""
 _RECOVERIES_WITHOUT_PROGRESS: Final = 4
+_MOST_TRIES: Final = 4
+"""How often a session is taken up that got no further: it is the session, then, that does not answer."""
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -81,20 +76,57 @@ async def copy_large(
     proof: Proof,
     committing: Committing = _unheard,
     *,
+    claim: Claim | None = None,
     first: int = 0,
     sleep: Sleep = asyncio.sleep,
 ) -> Replica:
-    """Streams the source through a resumable session; on any error the session is dropped, and nothing is visible.
+    """Streams the source through a resumable session; nothing is visible before it is all there.
 
+    On an error the session is dropped, unless somebody else goes on with it: then it is left, by way of `claim`.
     It may be a part of the source: the `new.size` bytes from `first` on, which `stream` brings and `proof` is of.
     """
+    claim = claim or Claim()
     session = await destination.start_session(new)
-    try:
-        copy = _LargeCopy(source_store, stream.source, first, new.size, session, proof, committing, sleep)
+    copy = _LargeCopy(source_store, stream.source, first, new.size, session, proof, claim, committing, sleep)
+    async with copy.until_its_end():
+        # A part of a giant object is begun again: what is left of that are its finished parts.
+        if session.address and not new.temporary:
+            copy.leave_marks(fingerprint(destination.uri(new.name), new))
+            await claim.renew()
         return await copy.run(stream)
-    except BaseException:
-        with suppress(Exception):
-            await session.cancel()
+
+
+async def resume_large(
+    source_store: SourceStore,
+    source: SourceObject,
+    destination: DestinationStore,
+    new: NewObject,
+    proof: Proof,
+    claim: Claim,
+    committing: Committing = _unheard,
+    *,
+    resumed: Callable[[int], None],
+    sleep: Sleep = asyncio.sleep,
+) -> Replica | None:
+    """Goes on with what another process left of this very write; None when that is nothing.
+
+    Only what the session has not got is sent. Read is also what lies before it, back to a byte up to which the proof
+    is known: all of it where the proof needs a digest that cannot be handed on, such as an MD5. `resumed` hears once
+    where the session stands.
+    Raises SessionGone when what was left turns out to be of no use: it is forgotten, and the copy starts over.
+    """
+    of = fingerprint(destination.uri(new.name), new)
+    left = read_session(claim.left, of)
+    session = destination.resume_session(new, left.address) if left else None
+    if left is None or session is None:
+        return None
+    copy = _LargeCopy(source_store, source, 0, new.size, session, proof, claim, committing, sleep)
+    copy.leave_marks(of, left)
+    try:
+        async with copy.until_its_end():
+            return await copy.go_on(left, resumed)
+    except ReplicatorError as error:
+        claim.start_over(error)
         raise
 
 
@@ -105,6 +137,17 @@ async def crc32c_of(stream: SourceStream, proof: Proof) -> int:
             await proof.drain()
     await proof.verify()
     return proof.crc32c
+
+
+def check_same_state(found: SourceObject, wanted: SourceObject) -> None:
+    """Raises SourceChanged unless what was opened is in the state that was decided on. A pin alone does not tell: a
+    change of nothing but metadata may keep the revision."""
+    if not identity.same_state(found, wanted):
+        raise SourceChanged(
+            Reason.SOURCE_CHANGED,
+            f"{wanted.ref.uri} changed while it was read",
+            operation=wanted.ref.store.read,
+        )
 
 
 class _LargeCopy:
@@ -118,6 +161,7 @@ class _LargeCopy:
         size: int,
         session: UploadSession,
         proof: Proof,
+        claim: Claim,
         committing: Committing,
         sleep: Sleep,
     ) -> None:
@@ -125,6 +169,7 @@ class _LargeCopy:
         self._source = source
         self._session = session
         self._proof = proof
+        self._claim = claim
         self._committing = committing
         self._sleep = sleep
         self._first = first
@@ -140,6 +185,40 @@ class _LargeCopy:
         # What is read a second time, until it reaches the bytes that were hashed before.
         self._replayed = self._size
         self._replayed_crc = 0
+        self._may_be_left = False
+        self._held, self._tries = 0, 0
+        # What another process left, until it is known how far that got.
+        self._left: Sequence[tuple[int, int]] = ()
+        self._resumed: Callable[[int], None] | None = None
+
+    @asynccontextmanager
+    async def until_its_end(self) -> AsyncIterator[None]:
+        """Drops the session when the block fails, unless somebody else goes on with it."""
+        try:
+            yield
+        except BaseException as error:
+            if not (self._may_be_left and await self._claim.leaves(error)):
+                with suppress(Exception):
+                    await self._session.cancel()
+            raise
+
+    def leave_marks(self, of: str, left: UnfinishedSession | None = None) -> None:
+        """Lets another process go on with the session, as the write that has the fingerprint `of`."""
+        self._may_be_left = True
+        address = self._session.address
+        if left is not None:
+            self._held, self._tries = left.held, left.tries + 1
+
+        def text() -> str:
+            marks = self._marks() or (left.marks if left else ())
+            return session_text(of, UnfinishedSession(address, marks, self._held, self._tries))
+
+        self._claim.describe(text)
+
+    def _marks(self) -> list[tuple[int, int]]:
+        hashed = self._offsets[-1]
+        found = {bisect_right(self._offsets, max(0, hashed - back)) - 1 for back in _MARKS_LEFT}
+        return [(self._offsets[index], self._crcs[index]) for index in sorted(found) if index]
 
     async def run(self, stream: SourceStream) -> Replica:
         try:
@@ -148,22 +227,37 @@ class _LargeCopy:
             failure = _recoverable(error)
         return await self._recover(failure)
 
-    async def _recover(self, failure: ReplicatorError) -> Replica:
+    async def go_on(self, left: UnfinishedSession, resumed: Callable[[int], None]) -> Replica:
+        """Ends what another process began, and left."""
+        self._left, self._resumed = left.marks, resumed
+        await self._claim.renew()
+        if self._tries > _MOST_TRIES:
+            raise SessionGone(
+                Reason.SESSION_LOST,
+                f"the upload session got no further in {_MOST_TRIES} tries",
+                operation="storage.objects.create",
+            )
+        return await self._recover(None)
+
+    async def _recover(self, failure: ReplicatorError | None) -> Replica:
         reached, attempts = 0, 0
         while True:
-            attempts += 1
-            if attempts > _RECOVERIES_WITHOUT_PROGRESS:
-                raise failure
-            await self._sleep(min(failure.retry_after or 0.2 * 2**attempts, 5.0))
+            if failure is not None:
+                attempts += 1
+                if attempts > _RECOVERIES_WITHOUT_PROGRESS:
+                    raise failure
+                await self._sleep(min(failure.retry_after or 0.2 * 2**attempts, 5.0))
             try:
+                self._claim.check()
                 state = await self._session.persisted()
                 if isinstance(state, Replica):
+                    self._check_seen(state)
                     return state
                 if state > reached:
                     reached, attempts = state, 0
                 if state == self._head_end and self._tail is not None:
                     return await self._commit(self._tail)
-                start = self._rewind(state)
+                start = self._rewind(min(state, self._head_end))
                 async with self._store.open(
                     self._source.ref,
                     self._source.region,
@@ -171,17 +265,41 @@ class _LargeCopy:
                     start=self._first + start,
                     end=self._end,
                 ) as stream:
+                    check_same_state(stream.source, self._source)
                     return await self._send(stream, start, state)
             except ReplicatorError as error:
                 failure = _recoverable(error)
 
+    def _check_seen(self, replica: Replica) -> None:
+        """What somebody else committed before we read all of it is not ours to vouch for: it is looked at anew."""
+        if self._proof.size != self._size:
+            raise SessionGone(
+                Reason.SESSION_LOST,
+                f"{replica.name} was committed by another process",
+                operation="storage.objects.create",
+            )
+
     def _rewind(self, persisted: int) -> int:
         """Prepares hashing from the last mark at or before `persisted`; returns where to read from."""
+        if self._resumed is not None:
+            self._take_up(persisted)
         mark = bisect_right(self._offsets, persisted) - 1
         start = self._offsets[mark]
         self._replayed = start if start < self._proof.size else self._size
         self._replayed_crc = self._crcs[mark]
         return start
+
+    def _take_up(self, persisted: int) -> None:
+        """Hashing begins at the last mark of the process before that the session has reached, where that proves."""
+        assert self._resumed is not None
+        resumed, self._resumed = self._resumed, None
+        if persisted > self._held:
+            self._held, self._tries = persisted, 0
+        known = [mark for mark in self._left if mark[0] <= persisted]
+        if known and self._proof.take_up(*known[-1]):
+            self._offsets.append(self._proof.size)
+            self._crcs.append(self._proof.crc32c)
+        resumed(persisted)
 
     async def _send(self, stream: SourceStream, read_from: int, send_from: int) -> Replica:
         """Reads from `read_from` on, sends from `send_from` on, proves, and commits."""
@@ -206,6 +324,7 @@ class _LargeCopy:
         return await self._commit(self._tail)
 
     async def _commit(self, tail: bytes) -> Replica:
+        await self._claim.confirm()
         self._committing()
         return await self._session.commit(self._head_end, tail, self._proof.crc32c)
 
@@ -230,6 +349,7 @@ class _LargeCopy:
         proof = self._proof
         next_mark = self._offsets[-1] + self._spacing
         async for piece in stream.pieces():
+            self._claim.check()
             position += len(piece)
             if self._replayed < proof.size:
                 fresh = self._replay(piece)

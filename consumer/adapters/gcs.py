@@ -45,6 +45,7 @@ class GcsDestination:
         self._client = GcsClient(http, token, bucket)
         self._observer = observer
         self._bucket = bucket
+        self._origin = endpoint
         quoted = quote(bucket, safe="")
         self._objects = f"{endpoint}/storage/v1/b/{quoted}/o"
         self._uploads = f"{endpoint}/upload/storage/v1/b/{quoted}/o"
@@ -113,10 +114,14 @@ class GcsDestination:
             ) as response:
                 location = response.headers.get("location")
                 if response.status in (200, 201) and location:
-                    return GcsSession(self._client, urljoin(self._uploads, location), new.size)
+                    return GcsSession(self._client, urljoin(self._uploads, location), new.size, self._origin)
                 raise self._client.refusal(response, await response.read(), CREATE)
 
         return await with_retries(CREATE, call, self._observer)
+
+    def resume_session(self, new: NewObject, address: str) -> GcsSession | None:
+        session = GcsSession(self._client, address, new.size, self._origin)
+        return session if session.address else None
 
     def session_bytes(self, size: int) -> int:
         return 0  # GCS takes the pieces as they come

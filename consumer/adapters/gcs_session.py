@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
+from urllib.parse import urlsplit
 
 from consumer.adapters.gcs_client import (
     CREATE,
@@ -20,15 +21,23 @@ from consumer.model import Replica
 from consumer.proof import encode_crc32c
 
 _CANCEL_SECONDS: Final = 2.0
+_GONE: Final = frozenset({404, 410, 499})
+"""Unknown or expired, dead, cancelled."""
 
 
 class GcsSession:
     """`ports.UploadSession`. Its URI authorises whoever holds it, so it is never logged and never in a repr."""
 
-    def __init__(self, client: GcsClient, uri: str, size: int) -> None:
+    def __init__(self, client: GcsClient, uri: str, size: int, endpoint: str) -> None:
         self._client = client
         self._uri = uri
         self._size = size
+        self._endpoint = endpoint
+
+    @property
+    def address(self) -> str:
+        # Whoever goes on with it sends a token there: nowhere but where every upload begins.
+        return self._uri if _place(self._uri) == _place(self._endpoint) else ""
 
     async def send(self, start: int, end: int, pieces: AsyncIterator[bytes]) -> int:
         headers = {"Content-Range": f"bytes {start}-{end - 1}/{self._size}"}
@@ -80,11 +89,19 @@ class GcsSession:
             return  # the session expires by itself within a week, and nothing of it is ever visible
 
     def _refusal(self, response: Exchange, body: bytes) -> ReplicatorError:
-        if response.status in (404, 410):
+        if response.status in _GONE:
             return SessionGone(
                 Reason.SESSION_LOST, f"the upload session is gone ({response.status})", operation=CREATE
             )
         return self._client.refusal(response, body, CREATE)
+
+
+def _place(url: str) -> tuple[str, str] | None:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return parts.scheme, parts.netloc
 
 
 def _persisted(response: Exchange) -> int:

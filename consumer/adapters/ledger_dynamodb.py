@@ -2,7 +2,8 @@
 
 An item has the key `id`, the entry as one text, its sequencer as a text that sorts (`ordered`), and `expires_at`, in
 seconds since the epoch, by which DynamoDB removes it some time later. Reads are eventually consistent, for half the
-price: an older entry, or none, costs requests and nothing else.
+price: an older entry, or none, costs requests and nothing else. The claim of a large object is another item
+(see `ledger_dynamodb_claims`).
 """
 
 from __future__ import annotations
@@ -18,11 +19,22 @@ from consumer.adapters.aws import AwsCredentials
 from consumer.adapters.aws_endpoint import ServiceEndpoint
 from consumer.adapters.dynamodb_errors import read_answer, refusal, unanswered
 from consumer.adapters.http import HttpClient
+from consumer.adapters.ledger_dynamodb_claims import Claimant
 from consumer.adapters.ledger_entries import GET, HEAD, PUT, ordered, read, written
+from consumer.adapters.ledger_notes import (
+    CLAIM,
+    KIND,
+    RELEASE,
+    RENEW,
+    refused,
+    sealed,
+    seconds_claimed,
+    seconds_kept,
+)
 from consumer.adapters.sigv4 import AwsKeys, Signer
 from consumer.adapters.sqs_errors import error_code, refuses_keys
 from consumer.errors import ReplicatorError
-from consumer.model import LedgerEntry
+from consumer.model import ClaimAnswer, LedgerEntry
 
 _SECONDS: Final = 2.0
 """How long DynamoDB may be silent; whoever asks in a hurry has a limit of their own."""
@@ -90,13 +102,46 @@ class DynamoDbLedger:
         }
         await self._call("PutItem", PUT, request)
 
+    async def claim(self, key: str, token: str, seconds: float) -> ClaimAnswer:
+        at, who, seconds = self._at(key), self._claimant(key, token), seconds_claimed(seconds)
+        done, answer = await self._ask("UpdateItem", CLAIM, who.claim(seconds))
+        if done:
+            return who.granted(at, answer.get("Attributes"))
+        if "Item" in answer and who.held(answer["Item"]) is None:
+            done, answer = await self._ask("PutItem", CLAIM, who.write_over(seconds))
+            if done:
+                return ClaimAnswer(True)
+        held = who.held(answer.get("Item"))
+        # A store that does not say whose it is, or one that changed while we looked: soon enough it is asked again.
+        return refused(seconds) if held is None else who.refused(held)
+
+    async def renew(self, key: str, token: str, seconds: float, notes: str | None = None) -> bool:
+        who, seconds = self._claimant(key, token), seconds_claimed(seconds)
+        seal = None if notes is None else sealed(self._at(key), notes)
+        done, answer = await self._ask("UpdateItem", RENEW, who.renew(seconds, seal))
+        if not done and "Item" in answer and who.held(answer["Item"]) is None:
+            done, _ = await self._ask("PutItem", RENEW, who.write_over(seconds, seal))
+        return done
+
+    async def release(self, key: str, token: str, *, keep_notes: bool) -> None:
+        who = self._claimant(key, token)
+        await self._ask("UpdateItem", RELEASE, who.release(keep_notes=keep_notes))
+
     async def probe(self) -> None:
-        """Writes and reads: either may be forbidden alone."""
+        """Writes, reads and updates: each may be forbidden alone."""
         await self.note("probe", LedgerEntry())
         await self.last("probe")
+        await self.release("probe", "probe", keep_notes=False)
 
     async def close(self) -> None:
         """Nothing is held open here."""
+
+    def _at(self, key: str) -> str:
+        return f"{self._prefix}{KIND}{key}"
+
+    def _claimant(self, key: str, token: str) -> Claimant:
+        at, now = self._id(f"{KIND}{key}"), round(self._now(), 3)
+        return Claimant(at, token, now, seconds_kept(self._ttl_seconds))
 
     def _id(self, key: str) -> str:
         """The item's key; a digest of it where DynamoDB cannot hold the text."""
@@ -108,7 +153,14 @@ class DynamoDbLedger:
         return f"sha256:{hashlib.sha256(raw).hexdigest()}"
 
     async def _call(self, action: str, operation: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The answer; an empty one when the condition does not hold."""
+        """The answer; without what was asked for when the condition does not hold."""
+        _, answer = await self._ask(action, operation, request)
+        return answer
+
+    async def _ask(
+        self, action: str, operation: str, request: Mapping[str, Any]
+    ) -> tuple[bool, Mapping[str, Any]]:
+        """Whether the condition held, and the answer: to one that did not, the item it did not hold for, if told."""
         body = json.dumps({"TableName": self._table, **request}).encode()
         try:
             keys = await self._credentials.keys()
@@ -121,11 +173,11 @@ class DynamoDbLedger:
         except ReplicatorError as error:
             raise unanswered(error, operation) from error
         if code == "ConditionalCheckFailed":
-            return {}
+            return False, read_answer(answer, operation)
         if status >= 300:
             what = f"dynamodb:{action}"
             raise refusal(status, code, operation, what, self._table, self._endpoint.region)
-        return read_answer(answer, operation)
+        return True, read_answer(answer, operation)
 
     async def _post(
         self, action: str, operation: str, body: bytes, keys: AwsKeys

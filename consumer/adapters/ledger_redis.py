@@ -1,4 +1,5 @@
-"""The ledger in Redis or Valkey: one key per object, written by a script that leaves a newer entry alone.
+"""The ledger in Redis or Valkey: one key per object, written by a script that leaves a newer entry alone, and one for
+the claim of each large one (see `ledger_redis_claims`).
 
 What the URL may say is what redis-py's asyncio client reads from it: `redis://` and `rediss://` with user, password,
 database and its options as a query (`?ssl_ca_certs=…`, `?max_connections=…`). One server, or the one name of a
@@ -14,11 +15,13 @@ import re
 from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
+from consumer.adapters import ledger_redis_claims as claims
 from consumer.adapters.ledger_entries import GET, PUT, ordered, read, written
+from consumer.adapters.ledger_notes import CLAIM, KIND, RELEASE, RENEW, sealed, seconds_claimed, seconds_kept
 from consumer.errors import ConfigurationError, Reason, ReplicatorError
-from consumer.model import LedgerEntry
+from consumer.model import ClaimAnswer, LedgerEntry
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -47,16 +50,27 @@ if done.err then
 end
 return done
 """
+_SECRET: Final = frozenset({CLAIM, RENEW, RELEASE})
+"""Operations that are given notes or a token."""
 _DATABASE: Final = re.compile(r"(/\d*)?")
+_DENIED_IN_SCRIPT: Final = re.compile(
+    r"ACL failure in script|The user executing the script can't run this command"
+)
+"""Since Redis 7, and before."""
 _CODE: Final = re.compile(r"[A-Z]+\b")
 _ACCESS_HINT: Final = (
-    "check the user and the password in LEDGER_URL, and that it may do GET, SET, EVALSHA and SCRIPT LOAD "
-    "on the keys that begin with LEDGER_PREFIX"
+    "check the user and the password in LEDGER_URL, and that it may do GET, SET, HMGET, HSET, EXPIRE, TIME, EVALSHA "
+    "and SCRIPT LOAD on the keys that begin with LEDGER_PREFIX"
 )
 _UNREADABLE_URL: Final = (
     "LEDGER_URL cannot be read: it is redis://[user]:[password]@host:port/database, or rediss:// for TLS; special "
     "characters of the password are percent-encoded, and the options of a query are those of redis-py"
 )
+_OURS: Final = {
+    "socket_timeout": "a look-up would go on after it was given up",
+    "decode_responses": "no answer could be read",
+}
+"""Options that are redis-py's and cannot be given, and why."""
 _CONNECTION_HINT: Final = "check host, port and scheme (rediss:// for TLS) of LEDGER_URL, and network policy"
 
 
@@ -68,6 +82,9 @@ class RedisLedger:
         self._ttl_seconds = ttl_seconds
         self._redis = _client(url)
         self._write = self._redis.register_script(_NOTE)
+        self._claim = self._redis.register_script(claims.CLAIM)
+        self._renew = self._redis.register_script(claims.RENEW)
+        self._release = self._redis.register_script(claims.RELEASE)
 
     async def last(self, key: str) -> LedgerEntry | None:
         held = await _asked(GET, self._redis.get(self._key(key)))
@@ -77,10 +94,29 @@ class RedisLedger:
         args: list[str | int] = [ordered(entry.sequencer), written(entry), self._ttl_seconds]
         await _asked(PUT, self._write(keys=[self._key(key)], args=args))
 
+    async def claim(self, key: str, token: str, seconds: float) -> ClaimAnswer:
+        at, args = f"{KIND}{key}", self._claim_args(token, seconds)
+        answer = await _asked(CLAIM, self._claim(keys=[self._key(at)], args=args))
+        return claims.read_claim(f"{self._prefix}{at}", answer, CLAIM)
+
+    async def renew(self, key: str, token: str, seconds: float, notes: str | None = None) -> bool:
+        at, args = f"{KIND}{key}", self._claim_args(token, seconds)
+        if notes is not None:
+            args.append(sealed(f"{self._prefix}{at}", notes))
+        answer = await _asked(RENEW, self._renew(keys=[self._key(at)], args=args))
+        return claims.read_renewal(answer, RENEW)
+
+    async def release(self, key: str, token: str, *, keep_notes: bool) -> None:
+        args = [*self._claim_args(token, 0), int(keep_notes)]
+        await _asked(RELEASE, self._release(keys=[self._key(f"{KIND}{key}")], args=args))
+
     async def probe(self) -> None:
         """Writes and reads: a copy that may not be written to answers everything else."""
         await self.note("probe", LedgerEntry())
         await self.last("probe")
+        await self.renew("probe", "probe", 1, "")
+        await self.claim("probe", "probe", 1)
+        await self.release("probe", "probe", keep_notes=False)
 
     async def close(self) -> None:
         from redis.exceptions import RedisError
@@ -88,6 +124,9 @@ class RedisLedger:
         # A connection that does not even end in good order is as gone as any.
         with suppress(RedisError, OSError):
             await self._redis.aclose()
+
+    def _claim_args(self, token: str, seconds: float) -> list[str | bytes | int]:
+        return claims.arguments(seconds_kept(self._ttl_seconds), token, seconds_claimed(seconds))
 
     def _key(self, key: str) -> bytes:
         return f"{self._prefix}{key}".encode("utf-8", "surrogatepass")
@@ -127,8 +166,14 @@ def _client(url: str) -> Redis:
 
 
 def _check(url: str) -> None:
-    """Raises ValueError for what redis-py passes over in silence: it would ask another server, or database 0."""
+    """Raises ValueError for what redis-py passes over in silence: it would ask another server, or database 0; and
+    ConfigurationError for what it takes, and the ledger could not work with."""
     parts = urlsplit(url)
+    for option in parse_qs(parts.query, keep_blank_values=True):
+        if option in _OURS:
+            raise ConfigurationError(
+                [f"LEDGER_URL: the option {option} cannot be given, {_OURS[option]}; remove it"]
+            )
     rest = f"{parts.path}?{parts.query}#{parts.fragment}"
     if "@" in rest or (parts.scheme != "unix" and not _DATABASE.fullmatch(parts.path)):
         raise ValueError
@@ -144,7 +189,8 @@ async def _asked(operation: str, answer: Awaitable[Any]) -> Any:
     except (RedisError, OSError, ValueError) as error:
         if str(error).startswith("WRONGTYPE"):
             return None
-        raise _failure(error, operation) from error
+        # Of a claim not even the cause: a server that knows no script repeats what the script was given.
+        raise _failure(error, operation) from (None if operation in _SECRET else error)
 
 
 def _failure(error: Exception, operation: str) -> ReplicatorError:
@@ -180,6 +226,8 @@ def _failure(error: Exception, operation: str) -> ReplicatorError:
             return failure(
                 Reason.SERVER_ERROR, "Redis is full", "give it more memory, or a maxmemory-policy that evicts"
             )
+        case raised.ResponseError() if _DENIED_IN_SCRIPT.match(str(error)):
+            return failure(Reason.CREDENTIALS, "Redis refused us", _ACCESS_HINT)
         case raised.ResponseError():
             code = _CODE.match(str(error))
             return failure(Reason.SERVER_ERROR, f"Redis answered {code[0] if code else 'an error'}")

@@ -89,6 +89,10 @@ class S3Session:
         self._crc32c = 0
         self._replica: Replica | None = None
 
+    @property
+    def address(self) -> str:
+        return ""
+
     async def send(self, start: int, end: int, pieces: AsyncIterator[bytes]) -> int:
         self._require(start == self._taken, f"holds {self._taken} bytes, and {start} come next")
         await self._flush_if_full()

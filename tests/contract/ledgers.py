@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import boto3
+import pytest
 import redis
 from botocore.config import Config
 from moto.server import ThreadedMotoServer
@@ -19,7 +22,11 @@ from consumer.adapters.ledger_dynamodb import DynamoDbLedger
 from consumer.adapters.ledger_entries import HEAD
 from consumer.adapters.ledger_redis import RedisLedger
 from consumer.ports import Ledger
+from tests.doubles.memory_ledger import MemoryLedger
 from tests.emulators import servers
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 TABLE: Final = "ledger"
 TTL_SECONDS: Final = 600
@@ -53,6 +60,18 @@ class LedgerStore(Protocol):
         """How long the store is going to keep the key."""
         ...
 
+    def wipe(self) -> None:
+        """Forgets everything."""
+        ...
+
+    def copy_claim(self, key: str, other: str) -> None:
+        """Puts what is kept of one claim under another key as well."""
+        ...
+
+    def spoil_claim(self, key: str, name: str, change: Callable[[bytes], bytes | None]) -> None:
+        """Changes one field of a claim as it is stored; None removes it."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -79,6 +98,20 @@ class RedisStore:
 
     def seconds_left(self, key: str) -> float:
         return int(self.client.pttl(f"{PREFIX}{key}")) / 1000
+
+    def wipe(self) -> None:
+        self.client.flushall()
+
+    def copy_claim(self, key: str, other: str) -> None:
+        assert self.client.copy(f"{PREFIX}claim:{key}", f"{PREFIX}claim:{other}")
+
+    def spoil_claim(self, key: str, name: str, change: Callable[[bytes], bytes | None]) -> None:
+        at = f"{PREFIX}claim:{key}"
+        changed = change(self.client.hget(at, name))
+        if changed is None:
+            assert self.client.hdel(at, name)
+        else:
+            self.client.hset(at, name, changed)
 
     async def close(self) -> None:
         for ledger in self._made:
@@ -138,6 +171,28 @@ class DynamoDbStore:
         item = self.client.get_item(TableName=TABLE, Key={"id": {"S": f"{PREFIX}{key}"}})["Item"]
         return float(item["expires_at"]["N"]) - self.now
 
+    def wipe(self) -> None:
+        for item in self.client.scan(TableName=TABLE)["Items"]:
+            self.client.delete_item(TableName=TABLE, Key={"id": item["id"]})
+
+    def copy_claim(self, key: str, other: str) -> None:
+        item = self.claim_item(key)
+        self.client.put_item(TableName=TABLE, Item=item | {"id": {"S": f"{PREFIX}claim:{other}"}})
+
+    def spoil_claim(self, key: str, name: str, change: Callable[[bytes], bytes | None]) -> None:
+        """A number that is spoiled becomes a text, unless it still is one."""
+        item = self.claim_item(key)
+        [(kind, value)] = item.pop(name).items()
+        changed = change(value if kind == "B" else value.encode())
+        if changed is not None:
+            still = kind if kind != "N" or changed.isdigit() else "S"
+            item[name] = {still: changed if kind == "B" else changed.decode("latin-1")}
+        self.client.put_item(TableName=TABLE, Item=item)
+
+    def claim_item(self, key: str) -> dict[str, Any]:
+        found = self.client.get_item(TableName=TABLE, Key={"id": {"S": f"{PREFIX}claim:{key}"}})
+        return dict(found["Item"])
+
     async def close(self) -> None:
         for http in self._http:
             await http.close()
@@ -149,11 +204,80 @@ def moto_dynamodb() -> Iterator[str]:
     """The URL of a DynamoDB that lives as long as the block."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    assert server._server is not None
+    server._server.app = _one_at_a_time(server._server.app)
     try:
         host, port = server.get_host_and_port()
         yield f"http://{host}:{port}"
     finally:
         server.stop()
+
+
+def _one_at_a_time(app: WSGIApplication) -> WSGIApplication:
+    """moto looks at an item and writes it without a lock; DynamoDB does both as one."""
+    lock = Lock()
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        with lock:
+            return list(app(environ, start_response))
+
+    return answer
+
+
+@pytest.fixture(scope="session")
+def ledger_addresses() -> Iterator[dict[str, str]]:
+    """Address by backend, each started when it is first asked for."""
+    with ExitStack() as stack:
+        yield _Running(stack)
+
+
+class _Running(dict[str, str]):
+    def __init__(self, stack: ExitStack) -> None:
+        super().__init__()
+        self._stack = stack
+
+    def __missing__(self, name: str) -> str:
+        if name == "moto":
+            self[name] = self._stack.enter_context(moto_dynamodb())
+        else:
+            self[name] = self._stack.enter_context(servers.redis(name)).address
+        return self[name]
+
+
+_STORES: Final = (
+    "moto",
+    pytest.param("redis", marks=pytest.mark.emulators),
+    pytest.param("valkey", marks=pytest.mark.emulators),
+)
+
+
+def _store(backend: str, addresses: dict[str, str]) -> LedgerStore:
+    address = addresses[backend]
+    return DynamoDbStore(address, time.time()) if backend == "moto" else RedisStore(address)
+
+
+@pytest.fixture(params=_STORES)
+async def ledger_store(
+    request: pytest.FixtureRequest, ledger_addresses: dict[str, str]
+) -> AsyncIterator[LedgerStore]:
+    """For what only a store outside of this process has."""
+    made = _store(request.param, ledger_addresses)
+    yield made
+    await made.close()
+
+
+@pytest.fixture(params=["memory", *_STORES])
+async def open_ledger(
+    request: pytest.FixtureRequest, ledger_addresses: dict[str, str]
+) -> AsyncIterator[Callable[[], Ledger]]:
+    """Opens ledgers over one store, each as another process does."""
+    if request.param == "memory":
+        shared = MemoryLedger()
+        yield lambda: shared
+        return
+    made = _store(request.param, ledger_addresses)
+    yield made.ledger
+    await made.close()
 
 
 assert all(not text.startswith(HEAD) for text in UNREADABLE)

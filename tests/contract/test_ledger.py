@@ -5,23 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 
 import pytest
 
 from consumer.model import LedgerEntry
 from consumer.ports import Ledger
-from tests.contract.ledgers import (
-    TTL_SECONDS,
-    UNREADABLE,
-    DynamoDbStore,
-    LedgerStore,
-    RedisStore,
-    moto_dynamodb,
-)
-from tests.doubles.memory_ledger import MemoryLedger
-from tests.emulators import servers
+from tests.contract.ledgers import TTL_SECONDS, UNREADABLE, LedgerStore
 
 pytestmark = pytest.mark.anyio
 
@@ -39,62 +29,8 @@ WHOLE = LedgerEntry(
 )
 
 
-@pytest.fixture(scope="session")
-def running() -> Iterator[dict[str, str]]:
-    """Address by backend, each started when it is first asked for."""
-    with ExitStack() as stack:
-        yield _Running(stack)
-
-
-class _Running(dict[str, str]):
-    def __init__(self, stack: ExitStack) -> None:
-        super().__init__()
-        self._stack = stack
-
-    def __missing__(self, name: str) -> str:
-        if name == "moto":
-            self[name] = self._stack.enter_context(moto_dynamodb())
-        else:
-            self[name] = self._stack.enter_context(servers.redis(name)).address
-        return self[name]
-
-
-STORES = [
-    "moto",
-    pytest.param("redis", marks=pytest.mark.emulators),
-    pytest.param("valkey", marks=pytest.mark.emulators),
-]
-
-
-def _store(backend: str, running: dict[str, str]) -> LedgerStore:
-    address = running[backend]
-    return DynamoDbStore(address, time.time()) if backend == "moto" else RedisStore(address)
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, running: dict[str, str]) -> AsyncIterator[LedgerStore]:
-    """For what only a store outside of this process has."""
-    made = _store(request.param, running)
-    yield made
-    await made.close()
-
-
-@pytest.fixture(params=["memory", *STORES])
-async def opened(
-    request: pytest.FixtureRequest, running: dict[str, str]
-) -> AsyncIterator[Callable[[], Ledger]]:
-    """Opens ledgers over one store, each as another process does."""
-    if request.param == "memory":
-        shared = MemoryLedger()
-        yield lambda: shared
-        return
-    made = _store(request.param, running)
-    yield made.ledger
-    await made.close()
-
-
-async def test_of_an_object_that_nobody_noted_nothing_is_known(opened: Callable[[], Ledger]) -> None:
-    assert await opened().last(KEY) is None
+async def test_of_an_object_that_nobody_noted_nothing_is_known(open_ledger: Callable[[], Ledger]) -> None:
+    assert await open_ledger().last(KEY) is None
 
 
 @pytest.mark.parametrize(
@@ -107,11 +43,11 @@ async def test_of_an_object_that_nobody_noted_nothing_is_known(opened: Callable[
     ],
 )
 async def test_what_was_noted_is_told_as_it_was_to_any_process(
-    opened: Callable[[], Ledger], entry: LedgerEntry
+    open_ledger: Callable[[], Ledger], entry: LedgerEntry
 ) -> None:
-    await opened().note(KEY, entry)
+    await open_ledger().note(KEY, entry)
 
-    assert await opened().last(KEY) == entry
+    assert await open_ledger().last(KEY) == entry
 
 
 @pytest.mark.parametrize(
@@ -124,8 +60,8 @@ async def test_what_was_noted_is_told_as_it_was_to_any_process(
         "s3:bucket:\udcff\ud800",
     ],
 )
-async def test_any_key_is_one_of_its_own(store: LedgerStore, key: str) -> None:
-    ledger = store.ledger()
+async def test_any_key_is_one_of_its_own(ledger_store: LedgerStore, key: str) -> None:
+    ledger = ledger_store.ledger()
 
     await ledger.note(key, WHOLE)
 
@@ -134,11 +70,11 @@ async def test_any_key_is_one_of_its_own(store: LedgerStore, key: str) -> None:
     assert await ledger.last(f"{key}?") is None
 
 
-async def test_each_prefix_is_a_ledger_of_its_own(store: LedgerStore) -> None:
-    await store.ledger(prefix="one:").note(KEY, WHOLE)
+async def test_each_prefix_is_a_ledger_of_its_own(ledger_store: LedgerStore) -> None:
+    await ledger_store.ledger(prefix="one:").note(KEY, WHOLE)
 
-    assert await store.ledger(prefix="one:").last(KEY) == WHOLE
-    assert await store.ledger(prefix="two:").last(KEY) is None
+    assert await ledger_store.ledger(prefix="one:").last(KEY) == WHOLE
+    assert await ledger_store.ledger(prefix="two:").last(KEY) is None
 
 
 @pytest.mark.parametrize(
@@ -156,9 +92,9 @@ async def test_each_prefix_is_a_ledger_of_its_own(store: LedgerStore) -> None:
     ],
 )
 async def test_an_older_sequencer_never_replaces_a_newer_one(
-    opened: Callable[[], Ledger], older: str, newer: str
+    open_ledger: Callable[[], Ledger], older: str, newer: str
 ) -> None:
-    ledger = opened()
+    ledger = open_ledger()
     late, early = LedgerEntry(newer, revision="2"), LedgerEntry(older, revision="1")
 
     await ledger.note("both ways", early)
@@ -171,19 +107,19 @@ async def test_an_older_sequencer_never_replaces_a_newer_one(
 
 @pytest.mark.parametrize(("one", "same"), [("", ""), ("ff", "FF00"), ("0", ""), ("00AB", "00aB")])
 async def test_of_equal_sequencers_the_last_one_noted_stays(
-    opened: Callable[[], Ledger], one: str, same: str
+    open_ledger: Callable[[], Ledger], one: str, same: str
 ) -> None:
     """Some stores send one sequencer for ever."""
-    ledger = opened()
+    ledger = open_ledger()
 
     for entry in (LedgerEntry(one, etag="a"), LedgerEntry(same, etag="b"), LedgerEntry(one, etag="c")):
         await ledger.note(KEY, entry)
         assert await ledger.last(KEY) == entry
 
 
-async def test_of_many_notes_at_once_the_newest_stays(opened: Callable[[], Ledger]) -> None:
+async def test_of_many_notes_at_once_the_newest_stays(open_ledger: Callable[[], Ledger]) -> None:
     chance = random.Random(7)
-    processes = [opened() for _ in range(4)]
+    processes = [open_ledger() for _ in range(4)]
     entries = [LedgerEntry(f"{number:06x}", revision=str(number)) for number in range(1, 121)]
     chance.shuffle(entries)
 
@@ -192,15 +128,15 @@ async def test_of_many_notes_at_once_the_newest_stays(opened: Callable[[], Ledge
     assert await processes[0].last(KEY) == LedgerEntry(f"{120:06x}", revision="120")
 
 
-async def test_an_entry_is_kept_for_the_time_to_live_from_its_last_note(store: LedgerStore) -> None:
-    await store.ledger(ttl_seconds=60).note(KEY, LedgerEntry("1"))
-    await store.ledger().note(KEY, LedgerEntry("2"))
+async def test_an_entry_is_kept_for_the_time_to_live_from_its_last_note(ledger_store: LedgerStore) -> None:
+    await ledger_store.ledger(ttl_seconds=60).note(KEY, LedgerEntry("1"))
+    await ledger_store.ledger().note(KEY, LedgerEntry("2"))
 
-    assert TTL_SECONDS - 60 < store.seconds_left(KEY) <= TTL_SECONDS + 60
+    assert TTL_SECONDS - 60 < ledger_store.seconds_left(KEY) <= TTL_SECONDS + 60
 
 
-async def test_an_expired_entry_is_forgotten_and_holds_up_nothing(store: LedgerStore) -> None:
-    ledger = store.ledger(ttl_seconds=1)
+async def test_an_expired_entry_is_forgotten_and_holds_up_nothing(ledger_store: LedgerStore) -> None:
+    ledger = ledger_store.ledger(ttl_seconds=1)
     await ledger.note(KEY, LedgerEntry("ff"))
 
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -209,14 +145,16 @@ async def test_an_expired_entry_is_forgotten_and_holds_up_nothing(store: LedgerS
         await asyncio.sleep(0.05)
 
     older = LedgerEntry("01")
-    await store.ledger().note(KEY, older)
+    await ledger_store.ledger().note(KEY, older)
     assert await ledger.last(KEY) == older
 
 
 @pytest.mark.parametrize("text", UNREADABLE, ids=lambda text: repr(text[:12]))
-async def test_what_cannot_be_read_is_nothing_and_is_written_over(store: LedgerStore, text: str) -> None:
-    ledger = store.ledger()
-    store.plant(KEY, text)
+async def test_what_cannot_be_read_is_nothing_and_is_written_over(
+    ledger_store: LedgerStore, text: str
+) -> None:
+    ledger = ledger_store.ledger()
+    ledger_store.plant(KEY, text)
 
     assert await ledger.last(KEY) is None
 
@@ -236,9 +174,9 @@ async def test_what_cannot_be_read_is_nothing_and_is_written_over(store: LedgerS
         '{"v":1,"s":"01","d":"yes"}',
     ],
 )
-async def test_an_entry_with_a_field_of_another_type_is_nothing(store: LedgerStore, text: str) -> None:
-    ledger = store.ledger()
-    store.plant(KEY, text)
+async def test_an_entry_with_a_field_of_another_type_is_nothing(ledger_store: LedgerStore, text: str) -> None:
+    ledger = ledger_store.ledger()
+    ledger_store.plant(KEY, text)
 
     assert await ledger.last(KEY) is None
 
@@ -246,16 +184,18 @@ async def test_an_entry_with_a_field_of_another_type_is_nothing(store: LedgerSto
     assert await ledger.last(KEY) == LedgerEntry("ff")
 
 
-async def test_a_store_that_can_be_read_and_written_passes_the_probe(opened: Callable[[], Ledger]) -> None:
-    ledger = opened()
+async def test_a_store_that_can_be_read_and_written_passes_the_probe(
+    open_ledger: Callable[[], Ledger],
+) -> None:
+    ledger = open_ledger()
 
     for _ in range(2):
         await ledger.probe()
     assert await ledger.last(KEY) is None
 
 
-async def test_a_closed_ledger_may_be_closed_again(opened: Callable[[], Ledger]) -> None:
-    ledger = opened()
+async def test_a_closed_ledger_may_be_closed_again(open_ledger: Callable[[], Ledger]) -> None:
+    ledger = open_ledger()
     await ledger.note(KEY, WHOLE)
 
     await ledger.close()

@@ -13,7 +13,7 @@ import redis
 
 from consumer.adapters.ledger_redis import RedisLedger
 from consumer.errors import Reason, ReplicatorError
-from consumer.model import LedgerEntry
+from consumer.model import ClaimAnswer, LedgerEntry
 from tests.emulators import servers
 from tests.emulators.servers import RunningServer
 
@@ -93,16 +93,30 @@ async def test_a_password_and_a_database_of_the_url(name: str, ledger_at: Open) 
 @pytest.mark.parametrize("name", SERVERS)
 async def test_a_user_with_no_more_rights_than_are_told(name: str, ledger_at: Open) -> None:
     with servers.redis(name) as server:
-        rights = ["on", f">{PASSWORD}", "~p:*", "-@all", "+get", "+set", "+evalsha", "+script|load"]
+        commands = ("get", "set", "hmget", "hset", "expire", "time", "evalsha", "script|load")
+        rights = ["reset", "on", f">{PASSWORD}", "~p:*", "-@all", *(f"+{command}" for command in commands)]
         ask(server, "ACL", "SETUSER", "replicator", *rights)
         ledger = ledger_at(server, f"replicator:{PASSWORD}@")
         await ledger.probe()
         await ledger.note("key", ENTRY)
         assert await ledger.last("key") == ENTRY
+        assert await ledger.renew("key", "A", 60, "notes")
+        assert await ledger.claim("key", "A", 60) == ClaimAnswer(True, notes="notes")
+        await ledger.release("key", "A", keep_notes=False)
+        ask(server, "SET", "p:claim:key", "garbage")
+        assert await ledger.claim("key", "B", 60) == ClaimAnswer(True)
+
+        # The probe tells of each that is missing; only a script that is known already needs not be loaded.
+        for command in commands[:-1]:
+            ask(server, "ACL", "SETUSER", "replicator", *rights, f"-{command}")
+            with pytest.raises(ReplicatorError) as error:
+                await ledger.probe()
+            assert error.value.reason is Reason.CREDENTIALS
+        ask(server, "ACL", "SETUSER", "replicator", *rights)
 
         elsewhere = ledger_at(server, f"replicator:{PASSWORD}@", prefix="q:")
-        error = await refused(elsewhere)
-        assert (error.reason, "LEDGER_PREFIX" in error.hint) == (Reason.CREDENTIALS, True)
+        refusal = await refused(elsewhere)
+        assert (refusal.reason, "LEDGER_PREFIX" in refusal.hint) == (Reason.CREDENTIALS, True)
 
 
 @pytest.mark.parametrize("name", SERVERS)
@@ -159,3 +173,40 @@ async def test_look_ups_given_up_while_the_server_is_paused_get_nobody_s_answer(
 
         found = await asyncio.gather(*(ledger.last(key) for key in entries))
         assert dict(zip(entries, found, strict=True)) == entries
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_a_claim_outlives_a_script_that_the_server_forgot(name: str, ledger_at: Open) -> None:
+    with servers.redis(name) as server:
+        ledger = ledger_at(server)
+        assert (await ledger.claim("key", "A", 60)).granted
+        ask(server, "SCRIPT", "FLUSH")
+
+        assert await ledger.renew("key", "A", 60)
+        assert not (await ledger.claim("key", "B", 60)).granted
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_a_server_without_room_refuses_claims_too(name: str, ledger_at: Open) -> None:
+    with servers.redis(name, settings={"maxmemory": "1", "maxmemory-policy": "noeviction"}) as server:
+        ledger = ledger_at(server)
+
+        for asked in (
+            ledger.claim("key", "A", 60),
+            ledger.renew("key", "A", 60, "notes"),
+        ):
+            with pytest.raises(ReplicatorError, match="is full") as error:
+                await asked
+            assert error.value.__cause__ is None
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_a_claim_in_place_of_another_type_of_key(name: str, ledger_at: Open) -> None:
+    with servers.redis(name) as server:
+        ledger = ledger_at(server)
+        for plant in (("RPUSH", "p:claim:key", "a list"), ("HSET", "p:claim:key", "other", "fields")):
+            ask(server, "DEL", "p:claim:key")
+            ask(server, *plant)
+
+            assert await ledger.claim("key", "A", 60) == ClaimAnswer(True)
+            assert not (await ledger.claim("key", "B", 60)).granted

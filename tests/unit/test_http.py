@@ -184,7 +184,7 @@ async def _pieces(*pieces: bytes) -> AsyncIterator[bytes]:
 
 
 def session_of(client: HttpClient, url: str, size: int = 300_000) -> GcsSession:
-    return GcsSession(GcsClient(client, NoToken(), "bucket"), f"{url}/o?{SECRET}", size)
+    return GcsSession(GcsClient(client, NoToken(), "bucket"), f"{url}/o?{SECRET}", size, url)
 
 
 def acts_of(upload: GcsSession) -> dict[str, Callable[[], Awaitable[object]]]:

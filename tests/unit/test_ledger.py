@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from consumer.decide import Policy
 from consumer.errors import Reason, ReplicatorError
-from consumer.ledger import entry_of, is_older, is_settled_by, key_of, remembered
-from consumer.ledger_guard import AGAIN_SECONDS, ANSWER_SECONDS, CONNECT_SECONDS, LATE_ANSWERS
+from consumer.ledger import entry_of, is_older, is_settled_by, remembered
+from consumer.ledger_guard import AGAIN_SECONDS, ANSWER_SECONDS, CONNECT_SECONDS, LATE_ANSWERS, key_of
 from consumer.model import (
     REASON_ATTRIBUTE,
     EventKind,

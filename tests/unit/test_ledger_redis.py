@@ -21,6 +21,7 @@ pytestmark = pytest.mark.anyio
 
 PASSWORD = "hunter2-of-the-ledger"
 ENTRY = LedgerEntry("ff")
+REFUSED = (Reason.CREDENTIALS, "SCRIPT LOAD")
 Command = list[bytes]
 Answer = Callable[[Command], bytes]
 
@@ -73,6 +74,8 @@ async def refusals(ledger: RedisLedger) -> tuple[ReplicatorError, ReplicatorErro
     [
         ("-NOAUTH Authentication required.", Reason.CREDENTIALS, "LEDGER_URL"),
         ("-NOPERM this user has no permissions to run the 'get' command", Reason.CREDENTIALS, "EVALSHA"),
+        ("-ERR ACL failure in script: User me has no permissions to run the 'set' command", *REFUSED),
+        ("-ERR The user executing the script can't run this command or subcommand", *REFUSED),
         ("-READONLY You can't write against a read only replica.", Reason.REFUSED, "primary"),
         ("-MOVED 3999 10.0.0.7:6381", Reason.REFUSED, "node of a cluster"),
         ("-ASK 3999 10.0.0.7:6381", Reason.REFUSED, "node of a cluster"),
@@ -266,6 +269,70 @@ def test_a_url_that_cannot_be_read_is_said_so_without_it(url: str) -> None:
 
     assert PASSWORD not in f"{refused.value!r}"
     assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["socket_timeout=1", "socket%5Ftimeout=1", "db=1&socket_timeout=", "decode_responses=true"],
+)
+def test_an_option_that_the_ledger_could_not_work_with_is_said_so(option: str) -> None:
+    """Of the time-out see `test_a_look_up_ends_whenever_it_is_given_up`."""
+    with pytest.raises(
+        ConfigurationError, match=r"LEDGER_URL: the option \w+ cannot be given, .*remove it"
+    ) as refused:
+        RedisLedger(f"redis://me:{PASSWORD}@host?{option}", prefix="", ttl_seconds=60)
+
+    assert PASSWORD not in f"{refused.value!r} {refused.value}"
+
+
+def scripted(answer: bytes, heard: list[Command] | None = None) -> Script:
+    """Every script answers this."""
+    return answering(lambda _: answer, heard)
+
+
+async def test_what_is_claimed_is_not_told_in_what_redis_says_of_it() -> None:
+    """A server that knows no scripts repeats what it was told to do."""
+    told = b"-ERR unknown command 'EVALSHA', with args beginning with: '7' '1' 'TOKEN' 'NOTES'\r\n"
+    async with ledger_over(scripted(told)) as (ledger, _):
+        for asked, operation in (
+            (ledger.claim("key", "TOKEN", 60), "ledger claim"),
+            (ledger.renew("key", "TOKEN", 60, "NOTES"), "ledger renew"),
+            (ledger.release("key", "TOKEN", keep_notes=True), "ledger release"),
+        ):
+            with pytest.raises(ReplicatorError) as error:
+                await asked
+            assert error.value.operation == operation
+            text = f"{error.value} {error.value!r} {error.value.__cause__} {error.value.hint}"
+            assert "TOKEN" not in text
+            assert "NOTES" not in text
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(b"$-1\r\n", b"*0\r\n", b"+OK\r\n", b":1\r\n", b"$4\r\nmine\r\n", b"*1\r\n$7\r\ngranted\r\n"),
+        b"*2\r\n$7\r\ngranted\r\n:1\r\n",
+        b"*2\r\n$7\r\nrefused\r\n$1\r\nx\r\n",
+        b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n",
+    ],
+)
+async def test_an_answer_to_a_claim_that_cannot_be_read_is_no_grant(answer: bytes) -> None:
+    async with ledger_over(scripted(answer)) as (ledger, _):
+        for asked in (ledger.claim("key", "A", 60), ledger.renew("key", "A", 60)):
+            with pytest.raises(ReplicatorError) as error:
+                await asked
+            assert error.value.reason is Reason.SERVER_ERROR
+
+
+async def test_notes_that_stay_as_they_are_are_not_sent_again() -> None:
+    heard: list[Command] = []
+    async with ledger_over(scripted(b"+granted\r\n", heard)) as (ledger, _):
+        assert await ledger.renew("key", "A", 60)
+        assert await ledger.renew("key", "A", 60, "NOTES")
+    without, with_notes = (command for command in heard if command[0] == b"EVALSHA")
+
+    assert without == with_notes[:-1]
+    assert with_notes[-1].endswith(b"NOTES")
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

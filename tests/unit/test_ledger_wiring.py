@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from unittest.mock import patch
 
 import pytest
@@ -52,7 +52,8 @@ class Parts:
     recorder: Recorder
 
     def daemon(self, ledger: GuardedLedger | None) -> Daemon:
-        return new_daemon(SETTINGS, Metrics("1"), self.recorder, self.engine, self.queues, ledger)
+        engine = replace(self.engine, ledger=ledger)
+        return new_daemon(SETTINGS, Metrics("1"), self.recorder, engine, self.queues)
 
 
 @asynccontextmanager
