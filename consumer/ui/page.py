@@ -248,7 +248,7 @@ def _frame(
         aria_label=more.get("aria_label"),
         aria_labelledby=more.get("aria_labelledby"),
     )
-    return tag("div", table, class_="table", role="region", tabindex="0", **more)
+    return tag("div", table, class_="table", role="group", tabindex="0", **more)
 
 
 def _row(cells: Sequence[Element], class_: str | None = None) -> Element:
