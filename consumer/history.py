@@ -109,6 +109,8 @@ class History:
         key = (trouble.what, trouble.reason)
         known = self._troubles.pop(key, None)
         if known is not None:
+            if not trouble.times:  # what became of its message, and nothing new
+                trouble.error, trouble.hint = known.error, known.hint
             trouble.times += known.times
             trouble.then = trouble.then or known.then
         self._troubles[key] = trouble

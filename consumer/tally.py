@@ -81,7 +81,7 @@ _NAMES: Final = tuple(Counts.__slots__)
 
 @dataclass(slots=True)
 class Trouble:
-    """One thing that failed, `times` over, lastly `at` (seconds since the epoch).
+    """One thing that failed, `times` over (0: told already), lastly `at` (seconds since the epoch).
 
     `what` is an object's URI, or names a message, a queue or a part of the program. `reason` and `hint` as in log
     lines; `then` says what became of the message.

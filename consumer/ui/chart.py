@@ -28,7 +28,7 @@ def bars(values: Sequence[float], top: float) -> str:
     found = []
     for index, value in enumerate(values):
         if value > 0:
-            height = max(1.0, min(value / top, 1.0) * HEIGHT)
+            height = max(2.0, min(value / top, 1.0) * HEIGHT)
             found.append(f"M{index + _GAP / 2:g} {HEIGHT:g}v{-height:.1f}h{1 - _GAP:g}V{HEIGHT:g}z")
     return "".join(found)
 

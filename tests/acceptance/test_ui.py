@@ -36,7 +36,8 @@ def test_the_page_tells_of_the_whole_pod(launch: Launcher, site: Site, workers: 
     site.gcs.put(site.destination, "foreign", b"somebody else's")
     site.put("foreign", b"ours")
     eventually(lambda: page_of(pod).by_id["text-total-copied"] == "12", "all copies on the page")
-    eventually(lambda: page_of(pod).by_id["text-dead-letters"] == "1", "the dead letter on the page")
+    sent = "1 sent since the start"
+    eventually(lambda: page_of(pod).by_id["text-dead-letters-more"] == sent, "the dead letter on the page")
     found = page_of(pod)
     assert found.by_id["state-word"] == "Ready"
     assert f"s3://{site.bucket}/foreign" in found.by_id["rows-troubles"]

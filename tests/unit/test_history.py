@@ -66,7 +66,9 @@ def test_memory_is_bounded(history: History, clock: Clock) -> None:
 def test_a_failure_told_again_is_the_same_one(history: History) -> None:
     history.heard(0, told(broken("a"), at=1.0))
     history.heard(0, told(broken("b"), at=2.0))
-    history.heard(0, told(settled(Settlement.DEAD_LETTERED, "a", reason=Reason.FOREIGN_OBJECT), at=2.5))
+    after = settled(Settlement.DEAD_LETTERED, "a", reason=Reason.FOREIGN_OBJECT, error="it broke (mend it)")
+    history.heard(0, told(after, at=2.5))
+    assert history.troubles()[0].error == "it broke"  # the message's own words say no more
     history.heard(2, told(broken("a"), at=3.0))
     first, second = history.troubles()
     assert (first.what, first.times, first.then, first.at) == ("s3://incoming/a", 2, "dead-lettered", 3.0)

@@ -86,7 +86,7 @@ def test_a_scale_ends_at_a_round_number_above(highest: float, base: int, top: fl
 
 def test_bars_stand_where_there_is_something() -> None:
     assert chart.bars([0, 5, 10, 0.0001, 99], 10) == (
-        "M1.1 100v-50.0h0.8V100zM2.1 100v-100.0h0.8V100zM3.1 100v-1.0h0.8V100zM4.1 100v-100.0h0.8V100z"
+        "M1.1 100v-50.0h0.8V100zM2.1 100v-100.0h0.8V100zM3.1 100v-2.0h0.8V100zM4.1 100v-100.0h0.8V100z"
     )
 
 
