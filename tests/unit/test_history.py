@@ -8,7 +8,7 @@ import pytest
 
 from consumer.errors import Reason
 from consumer.history import POINTS, STEP_SECONDS, History
-from consumer.model import LedgerLost, Paused, QueueDepth, Settlement
+from consumer.model import Event, LedgerLost, Paused, QueueDepth, Settlement
 from consumer.tally import MOST_TROUBLES, Counts, Tally, Told
 from consumer.underway import Underway
 from tests.doubles.virtual_time import VIRTUAL_TIME, Backend, now
@@ -32,10 +32,10 @@ def history(clock: Clock) -> History:
     return History(clock)
 
 
-def told(*events: object, at: float = 50.0) -> Told:
+def told(*events: Event, at: float = 50.0) -> Told:
     tally = Tally(Underway(), now=lambda: at)
     for event in events:
-        tally.emit(event)  # type: ignore[arg-type]
+        tally.emit(event)
     return tally.take()
 
 

@@ -245,7 +245,7 @@ def test_of_many_copies_some_are_told_and_all_are_counted(underway: Underway) ->
 def test_an_event_costs_microseconds() -> None:
     """Far below what one object costs; the bound is generous, as machines are busy."""
     tally = Tally(Underway())
-    events = [copied(), settled(Settlement.ACKED), MessagesReceived("sqs", 1), broken()]
+    events: list[Event] = [copied(), settled(Settlement.ACKED), MessagesReceived("sqs", 1), broken()]
     for event in events:
         tally.emit(event)
     rounds = 5_000
