@@ -11,6 +11,7 @@ ARGS ?=
 UV_PIN := 0.13.9
 TOOLS := .tools
 STAMP := .venv/.synced
+DOCS_STAMP := .venv/.synced-docs
 
 # One environment, wherever make was called from: an activated one, or one that uv was told to use, is left alone.
 unexport VIRTUAL_ENV
@@ -35,7 +36,7 @@ endif
 FORGET_STALE := $(shell if [ -f $(STAMP) ]; then \
 	if [ "`cat $(STAMP)`" != "$(CURDIR)" ] || ! .venv/bin/python -c '' >/dev/null 2>&1; then rm -rf .venv; fi; fi)
 
-.PHONY: help run check test test-deep test-emulators test-kill test-guards soak bench lint format clean
+.PHONY: help run check test test-deep test-emulators test-kill test-guards soak bench lint docs docs-references docs-picture format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -55,7 +56,7 @@ test: $(STAMP)  ## Run the test suite (no network beyond this machine, no cloud 
 test-deep: $(STAMP)  ## Live through far more random races, crashes and faults (ARGS="--hypothesis-seed=N" repeats a run)
 	@exec .venv/bin/python -m pytest tests/convergence --hypothesis-profile=deep --timeout=3600 -s $(ARGS)
 
-test-emulators: $(STAMP)  ## Provision MinIO, fake-gcs-server, pstest, Redis, Valkey, ElasticMQ, LocalStack and Chromium, and test against them
+test-emulators: $(STAMP)  ## Provision MinIO, fake-gcs-server, pstest, Redis, Valkey, DynamoDB Local, ElasticMQ, LocalStack and Chromium, and test against them
 	@.venv/bin/python -m tests.emulators.provision
 	@exec .venv/bin/python -m pytest -m emulators $(ARGS)
 
@@ -71,7 +72,7 @@ soak: $(STAMP)  ## Run the daemon for ten minutes under load, faults and rotatin
 	@exec .venv/bin/python -m bench.soak $(ARGS)
 
 bench: $(STAMP)  ## Measure CPU, requests, memory and latency beside SDKs, rclone and curl (ARGS="--help")
-	@.venv/bin/python -m tests.emulators.provision minio elasticmq
+	@.venv/bin/python -m tests.emulators.provision minio elasticmq redis
 	@exec .venv/bin/python -m bench $(ARGS)
 
 lint: $(STAMP)  ## Check style, formatting, types and the layering
@@ -79,6 +80,17 @@ lint: $(STAMP)  ## Check style, formatting, types and the layering
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+docs: $(DOCS_STAMP)  ## Build the pages of docs/ into build/docs/, every warning an error, and follow every link inside
+	@rm -rf build/docs
+	.venv/bin/python -m sphinx --builder html --doctree-dir build/doctrees --fail-on-warning --keep-going --nitpicky --quiet --fresh-env docs build/docs
+	@exec .venv/bin/python -m tests.docs.site build/docs
+
+docs-references: $(STAMP)  ## Write the pages that say what the code says: settings, commands, HTTP, metrics, reasons
+	@exec .venv/bin/python -m tests.docs.write
+
+docs-picture: $(STAMP)  ## Run the sandbox and draw what its terminal shows into docs/sandbox.svg
+	@exec .venv/bin/python -m tests.docs.picture $(ARGS)
 
 format: $(STAMP)  ## Format the code and mend what can be mended by itself
 	.venv/bin/ruff check --fix-only --exit-zero
@@ -95,6 +107,11 @@ $(STAMP): pyproject.toml uv.lock consumer/__init__.py | $(UV)
 	fi
 	@echo 'Installing what the program and its tests need into .venv ...'
 	@"$(UV)" sync --quiet --frozen --all-extras --python "$(PYTHON)"
+	@echo "$(CURDIR)" > $@
+
+$(DOCS_STAMP): $(STAMP)
+	@echo 'Installing what the pages are built with into .venv ...'
+	@"$(UV)" sync --quiet --frozen --all-extras --group docs --python .venv/bin/python
 	@echo "$(CURDIR)" > $@
 
 $(TOOLS)/uv-$(UV_PIN)/bin/uv:

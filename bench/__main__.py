@@ -14,7 +14,7 @@ from bench.scenarios import ON_DEMAND, SCENARIOS, Bench, Plan
 from bench.tools import rclone
 from tests.emulators.provision import provisioned_folder
 
-NEEDED = ("minio", "elasticmq")
+NEEDED = ("minio", "elasticmq", "redis")
 
 
 def main() -> int:

@@ -44,7 +44,7 @@ def draw(path: Path, results: Results, title: str) -> None:
 
 def _bars(axes: Any, found: Comparison) -> None:
     _barh(axes, {tool: found.cpu(tool) for tool in found.tools})
-    axes.set_title(f"{found.title}: CPU, {'ms per object' if found.per_object else 's per GiB'}")
+    axes.set_title(f"{found.title}: CPU, {f'ms per {found.unit}' if found.per_object else 's per GiB'}")
 
 
 def _grades(axes: Any, grades: list[Comparison]) -> None:

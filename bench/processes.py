@@ -82,6 +82,26 @@ class GeneratedProcess(Child):
         return Counter(self._ask("GET", "/bench/state")["counts"])
 
 
+class TableProcess(Child):
+    """`bench.dynamodb_sink`."""
+
+    def reset(self) -> None:
+        """Forgets items and counts."""
+        self._ask("POST", "/bench/reset")
+
+    def counts(self) -> Counter[str]:
+        return Counter(self._ask("GET", "/bench/state")["counts"])
+
+
+@contextmanager
+def dynamodb_sink() -> Iterator[TableProcess]:
+    """The table."""
+    with _served(["bench.dynamodb_sink"], 0, None) as (process, url):
+        found = TableProcess(process, url, None)
+        yield found
+        found.close()
+
+
 @contextmanager
 def sink(*options: str, delay_ms: float = 0, authority: Authority | None = None) -> Iterator[SinkProcess]:
     """The sink with its bucket; TLS with an authority."""

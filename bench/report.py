@@ -28,13 +28,16 @@ rclone's is a copy of nothing, measured in each round; curl's is left in). "Whol
 The daemon and the SDK loop work off one SQS message per object; rclone lists the bucket, with 32 transfers; curl is
 told what to get. The SDK loop is one thread of boto3 and google-cloud-storage calls with an existence check.
 The daemon has default settings, but a drain of 1 s. What arrived was compared by size and CRC32C after each run.
-Requests of S3 and SQS were counted in one more run, not timed, by proxies; start-up and idle polls are among them."""
+Requests of S3 and SQS were counted in one more run, not timed, by proxies; start-up and idle polls are among them.
+Ledgers count what is asked of them by themselves. In their cases "daemon" is the one without a ledger."""
 
 
 def print_all(console: Console, results: Results) -> None:
     """Everything, as tables."""
     for comparison in results.comparisons.values():
         console.print(_comparison(comparison))
+        if "ledger" in comparison.services:
+            console.print(_counted(comparison))
     if results.latencies:
         console.print(_latencies(results.latencies))
     if results.scaling is not None:
@@ -87,7 +90,7 @@ def load_note() -> str | None:
 def _comparison(found: Comparison) -> Table:
     proved = f"; proved by: {found.verification}" if found.verification else ""
     title = f"{found.objects} × {found.title}, {len(found.rounds)} rounds: {found.servers}{proved}"
-    unit = "ms per object" if found.per_object else "s per GiB"
+    unit = f"ms per {found.unit}" if found.per_object else "s per GiB"
     table = Table(title=title, title_justify="left")
     for heading in (
         "tool",
@@ -99,7 +102,7 @@ def _comparison(found: Comparison) -> Table:
         "sink's CPU",
     ):
         table.add_column(heading)
-    table.add_column("requests per object: S3 + SQS + GCS")
+    table.add_column(f"requests per {found.unit}: {' + '.join(map(_service, found.services))}")
     for tool in found.tools:
         table.add_row(
             tool,
@@ -128,7 +131,23 @@ def _requests(found: Comparison, tool: str) -> str:
     if tool not in found.requests:
         at_sink = [sum(run.requests.values()) for run in found.runs(tool)]
         return f"GCS {statistics.median(at_sink) / found.objects:.3g}"
-    return " + ".join(f"{found.requests_per_object(tool, service):.3g}" for service in ("s3", "sqs", "gcs"))
+    return " + ".join(f"{found.requests_per_object(tool, service):.3g}" for service in found.services)
+
+
+def _service(name: str) -> str:
+    return name if name == "ledger" else name.upper()
+
+
+def _counted(found: Comparison) -> Table:
+    """The calls of the run that was counted, by kind."""
+    title = f"{found.title}: calls for {found.counted_objects or found.objects} {found.unit}s"
+    table = Table("", *found.requests, title=title, title_justify="left")
+    for service in found.services:
+        kinds = dict.fromkeys(kind for one in found.requests.values() for kind in one[service])
+        for kind in kinds:
+            counts = [one[service].get(kind, 0) for one in found.requests.values()]
+            table.add_row(f"{_service(service)} {kind}", *map(str, counts))
+    return table
 
 
 def _latencies(found: list[Latency]) -> Table:

@@ -67,6 +67,15 @@ class Comparison:
     """How many objects the counted run had, when not all."""
     verification: str = ""
     """How the daemon proved the source, as it recorded it."""
+    unit: str = "object"
+    """What `objects` counts: objects, or events."""
+
+    @property
+    def services(self) -> list[str]:
+        """Whose requests were counted."""
+        return list(
+            dict.fromkeys(["s3", "sqs", "gcs", *(name for one in self.requests.values() for name in one)])
+        )
 
     @property
     def tools(self) -> list[str]:

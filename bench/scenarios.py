@@ -20,7 +20,7 @@ import google_crc32c
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
-from bench import idle, tools
+from bench import idle, ledger, tools
 from bench.certificates import Authority, new_authority
 from bench.clouds import SOURCE, Source
 from bench.counting import CountingProxy, counted, served
@@ -341,6 +341,8 @@ SCENARIOS: Final[Mapping[str, Callable[[Bench], None]]] = {
     "concurrency": Bench.concurrency,
     "workers": Bench.workers,
     "giant": Bench.giant,
+    "ledger-duplicates": ledger.duplicate_heavy,
+    "ledger-overwrites": ledger.overwrite_heavy,
 }
 ON_DEMAND: Final = ("giant",)
 

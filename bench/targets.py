@@ -13,6 +13,7 @@ BUDGET_MIB: Final = 256.0
 """The default of MEMORY_BUDGET_MIB, with which everything is measured."""
 LINEAR: Final = 0.8
 CORE_FULL: Final = 0.8
+_SMALL: Final = ("small", "duplicates", "ledger-duplicates", "ledger-overwrites")
 _LARGE_LIMITS: Final = {
     "large-crc32c": 0.55,
     "large-crc64nvme": 0.55,
@@ -85,7 +86,7 @@ def _large(found: dict[str, Comparison]) -> Iterator[Target]:
 
 def _memory(found: dict[str, Comparison]) -> Iterator[Target]:
     for name, comparison in found.items():
-        limit = RSS_MIB if name in ("small", "duplicates") else RSS_MIB + BUDGET_MIB
+        limit = RSS_MIB if name in _SMALL else RSS_MIB + BUDGET_MIB
         peak = comparison.spread(DAEMON, lambda run: run.peak_rss).most
         # Workers have a limit each.
         if name != "workers":

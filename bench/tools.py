@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.clouds import DESTINATION, SOURCE, Queue
-from bench.measure import daemon, ending_with_us, until
+from bench.measure import Daemon, daemon, ending_with_us, until
 from bench.processes import Arrived, SinkProcess
 from bench.results import Run
 from tests.acceptance.notifications import notification, record
@@ -53,6 +53,8 @@ class Stage:
     """By key, as the source tells them in its events; a stage may leave them out."""
     verification: str = ""
     """How the daemon proved what it copied last."""
+    events: Sequence[str] = ()
+    """The messages, where they are others than one for each key."""
 
     def below(self, prefix: str) -> Stage:
         """The same with fewer objects: those whose keys begin so."""
@@ -61,6 +63,8 @@ class Stage:
 
     def messages(self) -> list[str]:
         """One S3 notification for each key, one record in each, with the size and the ETag that S3 tells."""
+        if self.events:
+            return list(self.events)
         return [
             notification(record(SOURCE, key, size=size, etag=self.etags.get(key)))
             for key, (size, _) in self.expected.items()
@@ -105,8 +109,14 @@ class Stage:
 Tool = Callable[[Stage, Ends | None], Run]
 
 
-def run_daemon(stage: Stage, ends: Ends | None = None, settings: Mapping[str, str] | None = None) -> Run:
-    """`consumer run` until the queue is empty."""
+def run_daemon(
+    stage: Stage,
+    ends: Ends | None = None,
+    settings: Mapping[str, str] | None = None,
+    *,
+    look: Callable[[Daemon], None] = lambda running: None,
+) -> Run:
+    """`consumer run` until the queue is empty; then `look`, before it is ended."""
     stage.sink.reset()
     queue = stage.queue()
     sink_cpu, spawned = stage.sink.cpu(), time.monotonic()
@@ -116,6 +126,7 @@ def run_daemon(stage: Stage, ends: Ends | None = None, settings: Mapping[str, st
         until(lambda: queue.depth() == 0, "the queue is empty", limit=3600, every=0.1)
         done = running.cost()
         queue.check_no_dead_letters()
+        look(running)
         life = running.end()
     moments = _moments(stage.check())
     return Run(

@@ -6,9 +6,11 @@ somebody else changed the destination since; to look all the same is what `consu
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from typing import Final
+from weakref import WeakValueDictionary
 
 from consumer.errors import Reason, ReplicatorError
 from consumer.ledger_guard import GuardedLedger, key_of
@@ -103,12 +105,21 @@ class LedgerFirst:
         self._engine = engine
         self._ledger = ledger
         self._route_of = route_of
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def replicate(self, event: ObjectEvent, *, optimistic: bool = True) -> Outcome:
         route = self._route_of(event.ref) if is_in_order(event) else None
         if route is None:
             return await self._engine.replicate(event, optimistic=optimistic)
         key = key_of(event.ref)
+        turn = self._turns.get(key)
+        if turn is None:
+            turn = self._turns[key] = asyncio.Lock()
+        # Behind one that is under way, an event is mostly its duplicate: the ledger knows once that has ended.
+        async with turn:
+            return await self._in_turn(event, key, route, optimistic)
+
+    async def _in_turn(self, event: ObjectEvent, key: str, route: Route, optimistic: bool) -> Outcome:
         if optimistic and (entry := await self._ledger.last(key)) is not None:
             known = remembered(event, entry, route)
             if known is not None:

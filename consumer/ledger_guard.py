@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeVar
 
 from consumer.errors import Reason, ReplicatorError
@@ -14,14 +14,17 @@ from consumer.ports import Ledger, Observer
 T = TypeVar("T")
 
 ANSWER_SECONDS: Final = 0.05
-"""How long one event waits for the ledger, which answers in about one."""
+"""How long one event waits for the ledger, which answers in about a millisecond."""
 CLAIM_SECONDS: Final = 0.5
 """How long the copy of a large object does, for its claim; what it notes there takes longer to send than an entry."""
+TURNS: Final = 25
+"""How often the event loop comes round before a wait is over, besides: what was answered in time takes some turns to be
+heard. They take no time when there is nothing to do, and more than the ledger when there is too much."""
 CONNECT_SECONDS: Final = 2.0
 AGAIN_SECONDS: Final = 5.0
 """How long a lost ledger is left alone."""
 LATE_ANSWERS: Final = 3
-"""So many in a row, and the ledger is lost: a single one may be this process's own, busy for a moment."""
+"""So many in a row, and the ledger is doubted: a single one may be this process's own, busy for a moment."""
 
 
 def key_of(ref: ObjectRef) -> str:
@@ -49,6 +52,7 @@ class GuardedLedger:
         self._sleep = sleep
         self._up = False
         self._late = 0
+        self._doubted = False
         self._mending: asyncio.Task[None] | None = None
 
     async def connect(self) -> Failure | None:
@@ -118,15 +122,15 @@ class GuardedLedger:
             self._tell(operation, "skipped")
             return False, None
         try:
-            async with asyncio.timeout(seconds):
+            async with _patience(seconds):
                 answer = await call()
         except Exception as error:  # noqa: BLE001 - nothing that becomes of the ledger may become of an object
             self._tell(operation, "failed")
             self._late = self._late + 1 if isinstance(error, TimeoutError) else LATE_ANSWERS
             if self._late >= LATE_ANSWERS:
-                self._lose(_failure(error))
+                self._doubt(error)
             return False, None
-        self._late = 0
+        self._late, self._doubted = 0, False
         return True, answer
 
     async def _probe(self) -> Failure | None:
@@ -137,11 +141,30 @@ class GuardedLedger:
             return _failure(error)
         return None
 
+    def _doubt(self, error: Exception) -> None:
+        """Nothing more is asked until a probe has answered: one at once where answers were only late, as they are when
+        this process is busy; later where the ledger failed, or is late again and again."""
+        self._up = False
+        if self._mending is not None:
+            return
+        if isinstance(error, TimeoutError) and not self._doubted:
+            self._doubted = True
+            self._mending = asyncio.create_task(self._look_closer(_failure(error)))
+        else:
+            self._lose(_failure(error))
+
+    async def _look_closer(self, failure: Failure) -> None:
+        if await self._probe() is None:
+            self._mending = None
+            self._up, self._late = True, 0
+        else:
+            self._observer.emit(LedgerLost(failure))
+            await self._mend()
+
     def _lose(self, failure: Failure) -> None:
         self._up = False
-        if self._mending is None:
-            self._observer.emit(LedgerLost(failure))
-            self._mending = asyncio.create_task(self._mend())
+        self._observer.emit(LedgerLost(failure))
+        self._mending = asyncio.create_task(self._mend())
 
     async def _mend(self) -> None:
         lost_at = self._clock()
@@ -158,6 +181,26 @@ class GuardedLedger:
 
     def _tell(self, operation: str, result: str) -> None:
         self._observer.emit(LedgerAsked(operation, result))
+
+
+@asynccontextmanager
+async def _patience(seconds: float) -> AsyncIterator[None]:
+    """Raises TimeoutError after so many seconds and some turns of the event loop."""
+    loop = asyncio.get_running_loop()
+
+    def turn(left: int) -> None:
+        nonlocal handle
+        if left:
+            handle = loop.call_soon(turn, left - 1)
+        else:
+            limit.reschedule(loop.time())
+
+    async with asyncio.timeout(None) as limit:
+        handle: asyncio.Handle = loop.call_later(seconds, turn, TURNS)
+        try:
+            yield
+        finally:
+            handle.cancel()
 
 
 def _failure(error: Exception) -> Failure:

@@ -18,6 +18,8 @@ MIB: Final = 1024 * 1024
 
 REASON_ATTRIBUTE: Final = "ReplicatorReason"
 """The attribute that a dead letter of this program carries; a redrive leaves it on the message."""
+REDRIVES_ATTRIBUTE: Final = "ReplicatorRedrives"
+"""How often a message was sent back from the dead letters, and for which reasons it was there (`letters.Redrives`)."""
 
 MAX_HOLD_SECONDS: Final = 12 * 3600
 """How long SQS lets one receipt hold a message in all (AWS, "Amazon SQS visibility timeout")."""

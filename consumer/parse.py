@@ -134,7 +134,7 @@ def _record(record: object, path: str) -> ObjectEvent:
         raise ReplicatorError(
             Reason.UNSUPPORTED_EVENT_VERSION,
             f"{where}eventVersion: {told}, only 2.x can be read",
-            hint="a newer release may read it: upgrade, then redrive",
+            hint="a newer release may read it: upgrade, then `consumer dlq redrive --poison`",
         )
     name = member(record, "eventName", str, where).removeprefix("s3:")
     s3 = member(record, "s3", dict, where)

@@ -13,6 +13,7 @@ from consumer.errors import Kind, LeaseLost, ReplicatorError
 from consumer.lease import Lease, LeaseKeeper
 from consumer.model import (
     REASON_ATTRIBUTE,
+    REDRIVES_ATTRIBUTE,
     Delivery,
     Failure,
     LeaseEnded,
@@ -34,6 +35,8 @@ from consumer.settle import Ack, DeadLetter, Retry, RetryPolicy, Verdict, settle
 
 SHORT_PAUSE_SECONDS: Final = 60.0
 """How long a held message waits for a pause to end before it goes back to the queue."""
+_REDRIVEN: Final = frozenset({REASON_ATTRIBUTE, REDRIVES_ATTRIBUTE})
+"""One of them at least is on a redriven message: what the queue itself moved to the dead letters has no reason."""
 _SETTLING_PER_SLOT: Final = 4
 """How many messages for each slot may be settled beyond the slots: a queue whose deletes hang must not gather more."""
 _LAST_CALL_SECONDS: Final = 2.0
@@ -299,7 +302,7 @@ async def judge(gate: Gate, outcome: Outcome, *, may_close: bool = True) -> Outc
 
 def _is_first_try(delivery: Delivery) -> bool:
     """Whether nobody can have begun with this message and left it half done. One that was redriven counts from 1."""
-    return delivery.receive_count <= 1 and REASON_ATTRIBUTE not in delivery.attributes
+    return delivery.receive_count <= 1 and _REDRIVEN.isdisjoint(delivery.attributes)
 
 
 def _plain(attributes: Mapping[str, Any]) -> dict[str, str]:

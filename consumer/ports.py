@@ -11,7 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from consumer.errors import Reason
+from consumer.errors import Reason, ReplicatorError
+from consumer.letters import DeadLetterPlace, Letter, Redrives
 from consumer.model import (
     ClaimAnswer,
     Delivery,
@@ -297,4 +298,41 @@ class Queue(Protocol):
 
     async def close(self) -> None:
         """Sends what waits to be sent, and waits for what is under way."""
+        ...
+
+
+class DeadLetters(Protocol):
+    """The dead letters of one queue, and the way back to it. No queue can be looked at without taking from it, so every
+    letter is taken for a time, and is given back by whoever took it."""
+
+    @property
+    def source(self) -> str: ...
+
+    async def describe(self) -> DeadLetterPlace:
+        """Where they are and where they go back to; to be called before anything else.
+
+        Raises ConfigurationError where nothing can be sent back without coming from there again.
+        """
+        ...
+
+    async def take(self, most: int, seconds: int) -> list[Letter]:
+        """Takes some, hidden from everybody else for `seconds`; none need not mean that none is there."""
+        ...
+
+    async def hold(self, handles: Sequence[str], seconds: int) -> Sequence[ReplicatorError | None]:
+        """Keeps what was taken for `seconds` from now on; 0 gives it back at once. Never raises: one answer for each,
+        in order, LeaseLost for what is not ours any more."""
+        ...
+
+    async def send_back(self, letter: Letter, redrives: Redrives) -> str:
+        """Sends body and attributes to where the message came from, with this history; returns the new message's id,
+        and only once the queue has confirmed it. Raises `too_large` when there is no room for the history."""
+        ...
+
+    async def remove(self, handles: Sequence[str]) -> Sequence[ReplicatorError | None]:
+        """Deletes what was taken. Answers as `hold` does."""
+        ...
+
+    async def close(self) -> None:
+        """Waits for what is under way, and gives back what a cancelled `take` still brought."""
         ...

@@ -117,6 +117,11 @@ class Settings(BaseModel):
         description="projects/PROJECT/topics/NAME where poison and permanent failures go. Unset: the subscription's "
         "own dead-letter policy.",
     )
+    pubsub_dlq_subscription: Subscription | None = Field(
+        None,
+        description="projects/PROJECT/subscriptions/NAME to the dead-letter topic: what `consumer dlq` reads. `run` "
+        "does not need it.",
+    )
     pubsub_emulator_host: HostAndPort | None = Field(
         None, description="Pub/Sub emulator as HOST:PORT, without a scheme. Unset: real Pub/Sub."
     )

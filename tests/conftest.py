@@ -7,12 +7,19 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
+# How long an example takes says more of the machine and its other users than of the program.
+settings.register_profile(
+    "unhurried", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
 # More of everything that is drawn at random; `make test-deep`.
-settings.register_profile("deep")
+settings.register_profile("deep", settings.default)
 # The first failure is enough: nobody reads the example.
-settings.register_profile("any-failure", phases=(Phase.explicit, Phase.generate), database=None)
+settings.register_profile(
+    "any-failure", settings.default, phases=(Phase.explicit, Phase.generate), database=None
+)
 
 NO_SKIPS_VARIABLE = "REPLICATOR_NO_SKIPS"
 

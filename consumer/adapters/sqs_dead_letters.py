@@ -11,20 +11,29 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from consumer.errors import Reason
-from consumer.model import REASON_ATTRIBUTE, Delivery
+from consumer.errors import Reason, ReplicatorError
+from consumer.letters import (
+    ERROR_ATTRIBUTE,
+    MESSAGE_ID_ATTRIBUTE,
+    RECEIVE_COUNT_ATTRIBUTE,
+    SOURCE_ATTRIBUTE,
+    UNTOLD,
+    Letter,
+    Redrives,
+)
+from consumer.model import REASON_ATTRIBUTE, REDRIVES_ATTRIBUTE, Delivery
 
 DEFAULT_MAXIMUM_MESSAGE_SIZE: Final = 262_144
 MAXIMUM_ATTRIBUTES: Final = 10
 
 REASON: Final = REASON_ATTRIBUTE
-ERROR: Final = "ReplicatorError"
-MESSAGE_ID: Final = "ReplicatorMessageId"
-RECEIVE_COUNT: Final = "ReplicatorReceiveCount"
-SOURCE: Final = "ReplicatorSource"
+ERROR: Final = ERROR_ATTRIBUTE
+MESSAGE_ID: Final = MESSAGE_ID_ATTRIBUTE
+RECEIVE_COUNT: Final = RECEIVE_COUNT_ATTRIBUTE
+SOURCE: Final = SOURCE_ATTRIBUTE
 OURS: Final = (REASON, ERROR, MESSAGE_ID, RECEIVE_COUNT, SOURCE)
 
-UNKNOWN: Final = "unknown"
+UNKNOWN: Final = UNTOLD
 """Stands where there is nothing to say: SQS refuses an empty value, and readers may rely on the attribute."""
 
 Attribute = dict[str, str | bytes]
@@ -47,34 +56,74 @@ def dead_letter_attributes(
 
     Filled from the most important to the least (reason, receive count, message id, the message's own, source,
     error): so under want of space the error is trimmed first, then dropped, and the reason goes last. Attributes
-    of ours that the message already has (it was a dead letter before) are replaced.
+    of ours that the message already has (it was a dead letter before) are replaced, but for the history of its
+    redrives, which goes before all others: it is what keeps a message from going round for ever.
     """
-    left = maximum_size - len(delivery.body.encode("utf-8", "surrogatepass"))
-    fitted: dict[str, Attribute] = {}
+    room = _Room(delivery.body, maximum_size)
+    own = dict(_own(delivery.attributes, MAXIMUM_ATTRIBUTES - len(OURS)))
+    if REDRIVES_ATTRIBUTE in own:
+        room.add(REDRIVES_ATTRIBUTE, own.pop(REDRIVES_ATTRIBUTE))
+    if not (
+        room.add(REASON, _string(reason.value))
+        and room.add(RECEIVE_COUNT, _string(str(delivery.receive_count)))
+        and room.add(MESSAGE_ID, _string(delivery.id))
+    ):
+        return room.fitted
+    for name, attribute in own.items():
+        room.add(name, attribute)
+    if room.add(SOURCE, _string(source_uri)):
+        room.add_trimmed(ERROR, str(_string(error)["StringValue"]))
+    return room.fitted
 
-    def add(name: str, attribute: Attribute) -> bool:
-        nonlocal left
+
+def redriven_attributes(letter: Letter, redrives: Redrives, maximum_size: int) -> dict[str, Attribute]:
+    """The message attributes of a letter that is sent back: its own, ours as they were among them, and the history.
+
+    Filled as those of a dead letter are, the history first. Raises `too_large` when there is no room for that one: the
+    message would count as one that nobody has begun with, and nothing would tell how often it went round.
+    """
+    room = _Room(letter.body, maximum_size)
+    if not room.add(REDRIVES_ATTRIBUTE, _string(str(redrives))):
+        raise ReplicatorError(
+            Reason.TOO_LARGE,
+            f"the body leaves no room for {REDRIVES_ATTRIBUTE} in a message of {maximum_size} bytes",
+            hint="raise the queue's MaximumMessageSize, or copy the object itself: `consumer replicate`",
+            operation="sqs:SendMessage",
+        )
+    ours = {name: letter.told[name] for name in OURS if letter.told.get(name)}
+    for name in (REASON, RECEIVE_COUNT, MESSAGE_ID):
+        if name in ours:
+            room.add(name, _string(ours[name]))
+    for name, attribute in _own(
+        letter.attributes, MAXIMUM_ATTRIBUTES - 1 - len(ours), but=REDRIVES_ATTRIBUTE
+    ):
+        room.add(name, attribute)
+    if SOURCE in ours:
+        room.add(SOURCE, _string(ours[SOURCE]))
+    if ERROR in ours:
+        room.add_trimmed(ERROR, str(_string(ours[ERROR])["StringValue"]))
+    return room.fitted
+
+
+class _Room:
+    """What is left of a message's size beside its body, and the attributes that were fitted in."""
+
+    def __init__(self, body: str, maximum_size: int) -> None:
+        self.fitted: dict[str, Attribute] = {}
+        self._left = maximum_size - len(body.encode("utf-8", "surrogatepass"))
+
+    def add(self, name: str, attribute: Attribute) -> bool:
         size = attribute_size(name, attribute)
-        if size > left:
+        if size > self._left:
             return False
-        fitted[name] = attribute
-        left -= size
+        self.fitted[name] = attribute
+        self._left -= size
         return True
 
-    if not (
-        add(REASON, _string(reason.value))
-        and add(RECEIVE_COUNT, _string(str(delivery.receive_count)))
-        and add(MESSAGE_ID, _string(delivery.id))
-    ):
-        return fitted
-    for name, attribute in _own(delivery.attributes):
-        add(name, attribute)
-    if add(SOURCE, _string(source_uri)):
-        text = str(_string(error)["StringValue"])
-        trimmed = _trimmed(text, left - attribute_size(ERROR, {"DataType": "String"}))
+    def add_trimmed(self, name: str, text: str) -> None:
+        trimmed = _trimmed(text, self._left - attribute_size(name, {"DataType": "String"}))
         if trimmed:
-            add(ERROR, {"DataType": "String", "StringValue": trimmed})
-    return fitted
+            self.add(name, {"DataType": "String", "StringValue": trimmed})
 
 
 def attribute_size(name: str, attribute: Mapping[str, str | bytes]) -> int:
@@ -95,11 +144,14 @@ def _trimmed(text: str, room: int) -> str:
     return _CUT_ESCAPE.sub("", encoded[: max(room, 0)].decode("utf-8", "ignore"))
 
 
-def _own(attributes: Mapping[str, Mapping[str, object]]) -> Iterator[tuple[str, Attribute]]:
-    """The message's own attributes as they may be sent again; odd ones are left out, never a reason to fail."""
+def _own(
+    attributes: Mapping[str, Mapping[str, object]], most: int, *, but: str = ""
+) -> Iterator[tuple[str, Attribute]]:
+    """The message's own attributes as they may be sent again, the history of its redrives before all others; odd ones
+    are left out, never a reason to fail."""
     kept = 0
-    for name, attribute in attributes.items():
-        if name in OURS or kept == MAXIMUM_ATTRIBUTES - len(OURS):
+    for name, attribute in sorted(attributes.items(), key=lambda item: item[0] != REDRIVES_ATTRIBUTE):
+        if name in OURS or name == but or kept == most:
             continue
         data_type = attribute.get("DataType")
         key = "BinaryValue" if str(data_type).startswith("Binary") else "StringValue"

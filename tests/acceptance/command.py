@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -136,6 +136,11 @@ class Launcher:
         command = Command(*arguments, env=env, folder=folder, files=files)
         self._started.append(command)
         return command
+
+    @property
+    def started(self) -> Sequence[Command]:
+        """All commands so far, in their order."""
+        return self._started
 
     def daemon(self, env: Mapping[str, str]) -> Command:
         """`consumer run`, returned once it is started."""

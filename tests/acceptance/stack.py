@@ -219,8 +219,8 @@ class Site:
 
 
 @contextmanager
-def site_of(aws: Aws, *, dlq: bool = True, **queue_attributes: str) -> Iterator[Site]:
-    """A new site; `dlq=False` leaves the queue without a redrive policy."""
+def site_of(aws: Aws, *, dlq: bool = True, discard: bool = False, **queue_attributes: str) -> Iterator[Site]:
+    """A new site; `dlq=False` leaves the queue without a redrive policy, `discard` keeps no bytes of the replicas."""
     name = f"site{next(_numbers)}"
     aws.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
     aws.s3.create_bucket(Bucket=f"{name}-quiet", CreateBucketConfiguration={"LocationConstraint": REGION})
@@ -237,7 +237,7 @@ def site_of(aws: Aws, *, dlq: bool = True, **queue_attributes: str) -> Iterator[
     )
     # What S3 sends when notifications are set up is not what the tests are about.
     aws.sqs.purge_queue(QueueUrl=queue_url)
-    with StrictGcsThread() as gcs:
+    with StrictGcsThread(discard=discard) as gcs:
         gcs.create_bucket(f"{name}-replica")
         first = len(aws.requests)
         yield Site(aws, gcs, name, f"{name}-quiet", f"{name}-replica", queue_url, dlq_url, first)

@@ -18,7 +18,11 @@ from tests.doubles.strict_gcs import Fault, Gate
 MIB = 1024 * 1024
 DRAIN = 2
 """Seconds that a drain may take here; the contract adds 5 until the exit."""
-WITHIN = DRAIN + 5
+AT_ONCE = 15.0
+"""Seconds that a busy machine may take for what needs no time, and for such a drain.
+
+Whatever would be waited for wrongly takes longer: a long poll 20, another drain 30, the start 60.
+"""
 
 
 @contextmanager
@@ -39,12 +43,12 @@ def held_large_copy(site: Site) -> Iterator[Gate]:
         yield gate
 
 
-def ended_within(daemon: Command, seconds: float) -> int:
-    """The exit code; fails when it took longer."""
+def ended_soon(daemon: Command) -> int:
+    """The exit code; fails when it came late."""
     started = time.monotonic()
     code = daemon.wait()
     taken = time.monotonic() - started
-    assert taken <= seconds, f"took {taken:.1f} s"
+    assert taken <= AT_ONCE, f"took {taken:.1f} s"
     return code
 
 
@@ -54,7 +58,7 @@ def test_a_large_copy_that_does_not_finish_in_time_is_given_back(site: Site, lau
         assert gate.wait_reached()
         assert site.depth() == {"visible": 0, "in_flight": 1, "delayed": 0}
         daemon.signal()
-        assert ended_within(daemon, WITHIN) == 0
+        assert ended_soon(daemon) == 0
         assert site.depth() == {"visible": 1, "in_flight": 0, "delayed": 0}
         assert site.replicas() == {}
         eventually(lambda: site.gcs.open_sessions() == {}, "the upload session is cancelled")
@@ -77,7 +81,7 @@ def test_a_copy_that_finishes_in_time_is_settled(site: Site, launch: Launcher) -
         assert daemon.post("/v1/replicate", {"s3_bucket": site.bucket, "s3_key": "k"}).status_code == 503
         assert daemon.process.poll() is None
         gate.open()
-        assert ended_within(daemon, 10) == 0
+        assert ended_soon(daemon) == 0
     assert len(site.replica("large") or b"") == 30 * MIB
     assert site.is_empty()
     assert daemon.lines("drained")
@@ -93,7 +97,7 @@ def test_messages_that_come_during_a_drain_stay_in_the_queue(site: Site, launch:
         for number in range(3):
             site.put(f"late/{number}", b"late")
         gate.open()
-        assert ended_within(daemon, 10) == 0
+        assert ended_soon(daemon) == 0
     assert site.replicas() == {"held": b"body"}
     assert site.depth() == {"visible": 3, "in_flight": 0, "delayed": 0}
 
@@ -114,13 +118,13 @@ def test_a_message_that_waits_for_a_slot_is_given_back_at_once(site: Site, launc
             site.put("waits", b"body")
             eventually(lambda: site.depth()["in_flight"] == 1, "its message is received")
             daemon.signal()
-            eventually(lambda: site.depth()["visible"] == 1, "its message is given back", limit=20)
+            eventually(lambda: site.depth()["visible"] == 1, "its message is given back", limit=AT_ONCE)
             assert daemon.process.poll() is None
         finally:
             gate.open()
         # Whoever asked before the end was near is answered.
         assert answer.result().status_code == 200
-        assert ended_within(daemon, 10) == 0
+        assert ended_soon(daemon) == 0
     assert site.replicas() == {"asked for": b"body"}
     assert site.depth() == {"visible": 1, "in_flight": 0, "delayed": 0}
 
@@ -130,7 +134,7 @@ def test_an_idle_daemon_ends_at_once(site: Site, launch: Launcher, number: signa
     daemon = launch.daemon(site.env())
     eventually(daemon.is_ready, "it is ready")
     daemon.signal(number)
-    assert ended_within(daemon, 5) == 0
+    assert ended_soon(daemon) == 0
 
 
 def test_an_idle_long_poll_does_not_outlast_the_drain(site: Site, launch: Launcher) -> None:
@@ -140,7 +144,7 @@ def test_an_idle_long_poll_does_not_outlast_the_drain(site: Site, launch: Launch
         "a long poll is under way",
     )
     daemon.signal()
-    assert ended_within(daemon, WITHIN) == 0
+    assert ended_soon(daemon) == 0
 
 
 def test_a_second_signal_ends_at_once(site: Site, launch: Launcher) -> None:
@@ -150,7 +154,7 @@ def test_a_second_signal_ends_at_once(site: Site, launch: Launcher) -> None:
         daemon.signal()
         daemon.wait_for("draining")
         daemon.signal()
-        assert ended_within(daemon, 5) == 1
+        assert ended_soon(daemon) == 1
         # At once is no reason to keep the message from the others.
         assert site.depth() == {"visible": 1, "in_flight": 0, "delayed": 0}
         assert site.replicas() == {}
@@ -161,4 +165,4 @@ def test_a_signal_during_start_up_ends_it(site: Site, launch: Launcher) -> None:
     daemon.wait_for("api listening")
     assert daemon.get("/readyz").json()["reason"] == "starting"
     daemon.signal()
-    assert ended_within(daemon, 5) == 0
+    assert ended_soon(daemon) == 0

@@ -16,7 +16,18 @@ from consumer.api_guard import Guard, Receive, Scope, Send
 from consumer.api_server import _MOST_CONNECTIONS, _Connection
 from consumer.model import ObjectRef, Outcome
 from tests.unit.scripted_service import REAL, TOKEN, Scripted, failing
-from tests.unit.served import BODY, PATIENCE, Holding, answer_of, connected, ended, head, serving, until
+from tests.unit.served import (
+    BODY,
+    PATIENCE,
+    Holding,
+    answer_of,
+    connected,
+    ended,
+    head,
+    hurry,
+    serving,
+    until,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -114,11 +125,12 @@ async def _drip(writer: asyncio.StreamWriter) -> None:
 
 async def test_an_endless_body_after_a_refusal_is_cut_off() -> None:
     async with (
-        serving(Scripted(), TOKEN, idle_seconds=0.2) as (sidecar, port),
+        serving(Scripted(), TOKEN) as (sidecar, port),
         connected(port) as (reader, writer),
     ):
         writer.write(head("Transfer-Encoding: chunked", length=None))
         assert (await answer_of(reader))[0] == 401
+        hurry(sidecar, 0.2)
         async with asyncio.timeout(PATIENCE):
             with suppress(ConnectionError):
                 while connections(sidecar):
@@ -131,7 +143,7 @@ async def test_an_endless_body_after_a_refusal_is_cut_off() -> None:
 
 async def test_many_requests_whose_answers_nobody_reads_do_not_hold_the_connection() -> None:
     # The second answer waits until the first is read, so no request is ever "complete" again.
-    async with serving(Scripted(), idle_seconds=0.2) as (sidecar, port):
+    async with serving(Scripted()) as (sidecar, port):
         async with connected(port) as (_, writer):
             ask = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -146,6 +158,7 @@ async def test_many_requests_whose_answers_nobody_reads_do_not_hold_the_connecti
                 await until(lambda: any(each.flow.write_paused for each in connections(sidecar)))
                 (connection,) = connections(sidecar)
                 assert connection.transport.get_write_buffer_size() < 1_000_000, "one answer and no more"
+                hurry(sidecar, 0.2)
                 await until(lambda: not connections(sidecar))
             finally:
                 flooding.cancel()
@@ -157,10 +170,11 @@ async def test_the_answer_of_a_full_batch_that_nobody_reads_is_dropped() -> None
     service = Scripted(act=failing(_long_reason()))
     keys = ["k" * 1024] * 1000
     body = json.dumps({"s3_bucket": "incoming", "s3_keys": keys}).encode()
-    async with serving(service, idle_seconds=0.2) as (sidecar, port), connected(port) as (_, writer):
+    async with serving(service) as (sidecar, port), connected(port) as (_, writer):
         for _ in range(8):  # more than the buffers of the sockets take
             writer.write(head(path="/v1/replicate/batch", length=len(body)) + body)
         await until(lambda: len(service.asked) >= 1000)
+        hurry(sidecar, 0.2)
         await until(lambda: not connections(sidecar))
         assert await is_healthy(port)
 
@@ -284,7 +298,7 @@ async def test_bodies_together_are_bounded() -> None:
 async def test_a_body_over_the_limit_is_never_held(declared: bool) -> None:
     config = replace(REAL, max_body_bytes=100_000)
     most = 0
-    async with guarded(config, idle_seconds=0.3) as served, connected(served.port) as (reader, writer):
+    async with guarded(config) as served, connected(served.port) as (reader, writer):
         if declared:
             writer.write(head(length=100_001))
         else:
@@ -300,6 +314,7 @@ async def test_a_body_over_the_limit_is_never_held(declared: bool) -> None:
 
         pouring = asyncio.create_task(pour())
         assert (await answer_of(reader))[0] == 413
+        hurry(served.sidecar, 0.3)
         pouring.cancel()
         await until(lambda: served.held == (0, 0))
     assert most <= (0 if declared else 100_000)

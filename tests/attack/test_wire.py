@@ -14,7 +14,18 @@ from typing import Any
 import pytest
 
 from tests.unit.scripted_service import REAL, TOKEN, Scripted
-from tests.unit.served import BODY, PATIENCE, Holding, answer_of, connected, ended, head, serving, until
+from tests.unit.served import (
+    BODY,
+    PATIENCE,
+    Holding,
+    answer_of,
+    connected,
+    ended,
+    head,
+    hurry,
+    serving,
+    until,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -64,8 +75,7 @@ def service() -> Scripted:
 
 @pytest.fixture
 async def port(service: Scripted) -> AsyncIterator[int]:
-    # What the server keeps open is closed by this time-out, so that the tests need no other end.
-    async with serving(service, idle_seconds=0.3) as (_, number):
+    async with serving(service) as (_, number):
         yield number
 
 
@@ -126,7 +136,7 @@ async def test_a_body_is_never_taken_for_the_next_request(service: Scripted, por
 
 
 async def test_the_rest_of_a_refused_body_is_never_taken_for_a_request(port: int, service: Scripted) -> None:
-    async with serving(service, TOKEN, idle_seconds=0.3) as (_, guarded):
+    async with serving(service, TOKEN) as (_, guarded):
         raw = (
             head(length=len(SMUGGLED)) + SMUGGLED + head("Connection: close", "Authorization: Bearer s3cret")
         )
@@ -139,19 +149,20 @@ async def test_the_rest_of_a_refused_body_is_never_taken_for_a_request(port: int
 async def test_garbage_after_a_refusal_ends_the_connection_quietly(rest: bytes) -> None:
     service = Scripted()
     async with (
-        serving(service, TOKEN, idle_seconds=0.3) as (_, port),
+        serving(service, TOKEN) as (sidecar, port),
         connected(port) as (reader, writer),
     ):
         writer.write(head("Transfer-Encoding: chunked", length=None))
         assert (await answer_of(reader))[0] == 401
         writer.write(rest)
+        hurry(sidecar, 0.3)
         assert await read_answers(reader) == []
     assert service.asked == []
 
 
 async def test_garbage_right_behind_a_request_is_answered_once() -> None:
     service = Scripted()
-    async with serving(service, TOKEN, idle_seconds=0.3) as (_, port):
+    async with serving(service, TOKEN) as (_, port):
         answers = await send(port, head("Transfer-Encoding: chunked", length=None) + b"zz\r\n")
     assert [answer.status for answer in answers] == [400]
     assert service.asked == []
@@ -221,7 +232,7 @@ async def test_other_ways_to_write_a_path_lead_nowhere(
 @pytest.mark.parametrize("target", [b"/%76%31/replicate", b"/v1/%72eplicate", b"/v1%2Freplicate"])
 async def test_an_encoded_path_is_guarded_like_its_plain_form(target: bytes) -> None:
     service = Scripted()
-    async with serving(service, TOKEN, idle_seconds=0.3) as (_, port):
+    async with serving(service, TOKEN) as (_, port):
         raw = b"POST " + target + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         raw += b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
         (answer,) = await send(port, raw)
@@ -329,7 +340,7 @@ async def test_an_upgrade_is_not_taken(service: Scripted, port: int) -> None:
     key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
     offer = ["Connection: Upgrade, close", "Upgrade: websocket", "Sec-WebSocket-Version: 13", key]
     statuses = [answer.status for answer in await send(port, head(*offer, length=0))]
-    h2c = await send(port, head("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", length=0))
+    h2c = await send(port, head("Connection: Upgrade, HTTP2-Settings, close", "Upgrade: h2c", length=0))
     assert (statuses, [answer.status for answer in h2c]) == ([422], [422])
     assert service.asked == []
 

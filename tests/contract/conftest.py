@@ -18,7 +18,12 @@ from moto.server import ThreadedMotoServer
 
 from consumer.adapters.sqs import SqsQueue
 from consumer.ports import Queue
-from tests.contract.ledgers import ledger_addresses, ledger_store, open_ledger  # noqa: F401 - fixtures of both suites
+from tests.contract.ledgers import (  # noqa: F401 - fixtures of both suites
+    ledger_addresses,
+    ledger_store,
+    open_ledger,
+    patient_ledgers,
+)
 from tests.contract.s3_servers import localstack_s3, minio_s3, moto_s3  # noqa: F401 - fixtures of both stores
 from tests.doubles.memory_queue import MemoryQueue
 from tests.doubles.sqs_client import SqsClient

@@ -256,9 +256,16 @@ def _store(backend: str, addresses: dict[str, str]) -> LedgerStore:
     return DynamoDbStore(address, time.time()) if backend == "moto" else RedisStore(address)
 
 
+@pytest.fixture
+def patient_ledgers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither ledger gives up a server for being slow: on a busy machine it may be."""
+    for adapter in ("ledger_dynamodb", "ledger_redis"):
+        monkeypatch.setattr(f"consumer.adapters.{adapter}._SECONDS", 600.0)
+
+
 @pytest.fixture(params=_STORES)
 async def ledger_store(
-    request: pytest.FixtureRequest, ledger_addresses: dict[str, str]
+    request: pytest.FixtureRequest, ledger_addresses: dict[str, str], patient_ledgers: None
 ) -> AsyncIterator[LedgerStore]:
     """For what only a store outside of this process has."""
     made = _store(request.param, ledger_addresses)
@@ -268,7 +275,7 @@ async def ledger_store(
 
 @pytest.fixture(params=["memory", *_STORES])
 async def open_ledger(
-    request: pytest.FixtureRequest, ledger_addresses: dict[str, str]
+    request: pytest.FixtureRequest, ledger_addresses: dict[str, str], patient_ledgers: None
 ) -> AsyncIterator[Callable[[], Ledger]]:
     """Opens ledgers over one store, each as another process does."""
     if request.param == "memory":

@@ -15,7 +15,7 @@ from tests.contract.ledgers import TTL_SECONDS, UNREADABLE, LedgerStore
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 KEY = "s3:bucket:a key.txt"
 WHOLE = LedgerEntry(
     sequencer="0055AED6DCD90281E5",

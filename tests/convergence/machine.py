@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -454,6 +455,8 @@ class LivesWithLedger(Lives):
     """The same with a ledger that all pods share: its calls fail, hang and get lost as all others do, and what it
     remembers is wiped, put back or spoiled by somebody else."""
 
+    new_ledger: ClassVar[Callable[[], MemoryLedger]] = staticmethod(MemoryLedger)
+
     @precondition(lambda self: self.ledger and self.ledger.entries)
     @rule(index=indexes, how=st.sampled_from(["one", "all", "stale", "garbage"]))
     def forget(self, index: int, how: str) -> None:
@@ -489,7 +492,7 @@ class LivesWithLedger(Lives):
             )
 
     def _new_ledger(self) -> MemoryLedger:
-        ledger = MemoryLedger()
+        ledger = self.new_ledger()
         ledger.steps = LedgerSteps(self.scheduler)
         return ledger
 

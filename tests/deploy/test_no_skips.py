@@ -63,7 +63,7 @@ def _pytest(folder: Path, *, no_skips: str) -> tuple[int, str]:
         env={**os.environ, conftest.NO_SKIPS_VARIABLE: no_skips, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
     )
     return run.returncode, run.stdout + run.stderr

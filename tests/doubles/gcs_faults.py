@@ -63,7 +63,7 @@ class Gate:
             self._watching.append((asyncio.get_running_loop(), event))
         await event.wait()
 
-    def wait_reached(self, timeout: float = 30.0) -> bool:
+    def wait_reached(self, timeout: float = 60.0) -> bool:
         """The same for a test without an event loop; False when nothing came within `timeout` seconds."""
         return self._reached.wait(timeout)
 

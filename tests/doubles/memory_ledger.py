@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -44,7 +44,7 @@ class MemoryLedger:
     """
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
-        self.entries: dict[str, LedgerEntry] = {}
+        self.entries: MutableMapping[str, LedgerEntry] = {}
         self.noted: defaultdict[str, list[LedgerEntry]] = defaultdict(list)
         self.claims: dict[str, MemoryClaim] = {}
         self.claimed: dict[str, str] = {}

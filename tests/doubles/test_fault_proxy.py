@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from tests.doubles.fault_proxy import MOST_HELD, Answer, EntryFailure, FaultProxy, Head, WireFault
+from tests.unit.served import until
 
 pytestmark = pytest.mark.anyio
 
@@ -231,10 +232,13 @@ async def test_silence_lasts_until_the_client_gives_up(
 ) -> None:
     proxy.inject(WireFault(end="hang"), WireFault(end="hang", at="answer"))
     other = await Client.of(proxy)
-    for asking in (client, other):
+    for asking, forwarded in ((client, 0), (other, 1)):
+        heard = len(proxy.requests) + 1
+        silence = asyncio.ensure_future(asking.ask(b"x"))
+        await until(lambda: len(proxy.requests) == heard and len(upstream.got) == forwarded)  # noqa: B023
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
-                await asking.ask(b"x")
+                await silence
         asking._writer.close()
     assert upstream.got == [b"x"], "the second one was forwarded"
 

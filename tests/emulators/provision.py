@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def java() -> str:
-    """The path of a `java` that is new enough for ElasticMQ, or ProvisionError."""
+    """The path of a `java` that is new enough for ElasticMQ and DynamoDB Local, or ProvisionError."""
     path = _tool("java", f"a Java runtime, version {JAVA_MINIMUM} or newer")
     shown = subprocess.run([path, "-version"], capture_output=True, text=True, check=False).stderr
     found = re.search(r'version "(\d+)', shown)
@@ -399,6 +399,15 @@ RECIPES: Mapping[str, Recipe] = {
             entry="jars/elasticmq-server_2.13-1.7.1.jar",
             build=_maven_jars,
             pins=("org.elasticmq:elasticmq-server_2.13:1.7.1", "ch.qos.logback:logback-classic:1.5.18"),
+        ),
+        # The newest whose native library comes from Maven, and that Java 17 runs.
+        Recipe(
+            name="dynamodb-local",
+            title="DynamoDB Local",
+            version="2.6.1",
+            entry="jars/DynamoDBLocal-2.6.1.jar",
+            build=_maven_jars,
+            pins=("com.amazonaws:DynamoDBLocal:2.6.1",),
         ),
         Recipe(
             name="localstack",

@@ -196,10 +196,7 @@ def elasticmq() -> Iterator[RunningServer]:
     Queue URLs carry the host and port it really listens on, and ARNs the region and account of this module.
     """
     jars = provisioned_folder("elasticmq") / "jars"
-    try:
-        runtime = java()
-    except ProvisionError as problem:
-        raise RuntimeError(f"ElasticMQ cannot start: {problem}") from problem
+    runtime = _java_for("ElasticMQ")
 
     def start(port: int, folder: Path) -> _Start:
         settings = folder / "elasticmq.conf"
@@ -212,6 +209,29 @@ def elasticmq() -> Iterator[RunningServer]:
         )
 
     with _served("elasticmq", start, "elasticmq", "elasticmq") as server:
+        yield server
+
+
+@contextmanager
+def dynamodb_local() -> Iterator[RunningServer]:
+    """Amazon's DynamoDB Local with no tables, all in memory. It takes any credentials, and all share its tables.
+
+    Not to be trusted for: throttling and capacity, rights, and the removal of expired items, which takes its time.
+    """
+    jars = provisioned_folder("dynamodb-local") / "jars"
+    runtime = _java_for("DynamoDB Local")
+
+    def start(port: int, _folder: Path) -> _Start:
+        options = ["-Xmx512m", "-XX:-UsePerfData", f"-Djava.library.path={jars}", "-cp", f"{jars}/*"]
+        served = ["com.amazonaws.services.dynamodbv2.local.main.ServerRunner", "-inMemory", "-sharedDb"]
+        return _Start(
+            command=[runtime, *options, *served, "-disableTelemetry", "-port", str(port)],
+            env={"DDB_LOCAL_TELEMETRY": "0"},
+            # Without a signature, which is enough to know that it listens.
+            ready=lambda: _get(port, "/")[0] == 400,
+        )
+
+    with _served("dynamodb-local", start, "dynamodblocal", "dynamodb-local") as server:
         yield server
 
 
@@ -233,6 +253,13 @@ def localstack(services: Sequence[str] = ("s3", "sqs", "sns")) -> Iterator[Runni
 
     with _served("localstack", start, "test", "test") as server:
         yield server
+
+
+def _java_for(title: str) -> str:
+    try:
+        return java()
+    except ProvisionError as problem:
+        raise RuntimeError(f"{title} cannot start: {problem}") from problem
 
 
 def _elasticmq_settings(port: int) -> str:

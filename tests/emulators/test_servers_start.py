@@ -124,6 +124,23 @@ def test_a_redis_keeps_what_was_set_for_its_time_and_runs_scripts(name: str) -> 
             stranger.get("a")
 
 
+def test_dynamodb_local_writes_on_a_condition() -> None:
+    with servers.dynamodb_local() as server:
+        dynamodb = _client("dynamodb", server)
+        dynamodb.create_table(
+            TableName="table",
+            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        item = {"id": {"S": "a"}, "expires_at": {"N": "1"}}
+        condition = "attribute_not_exists(id)"
+        dynamodb.put_item(TableName="table", Item=item, ConditionExpression=condition)
+        with pytest.raises(dynamodb.exceptions.ConditionalCheckFailedException):
+            dynamodb.put_item(TableName="table", Item=item, ConditionExpression=condition)
+        assert dynamodb.get_item(TableName="table", Key={"id": {"S": "a"}})["Item"] == item
+
+
 def test_elasticmq_delivers_a_message_until_it_is_deleted(elasticmq: RunningServer) -> None:
     sqs = _client("sqs", elasticmq)
     url = sqs.create_queue(QueueName="round-trip")["QueueUrl"]
@@ -296,7 +313,7 @@ def test_a_changed_pin_is_built_anew_and_a_failed_build_leaves_nothing(
     assert provision.provisioned_folder("toy") == tmp_path / "toy"
 
 
-def _client(service: Literal["s3", "sqs"], server: RunningServer) -> Any:
+def _client(service: Literal["s3", "sqs", "dynamodb"], server: RunningServer) -> Any:
     return boto3.client(
         service,
         endpoint_url=server.url,

@@ -125,7 +125,7 @@ class Lab:
 
 async def until(condition: Callable[[], object]) -> None:
     """Waits for a state of the doubles that only looking tells."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - the doubles have no event for every state
             await asyncio.sleep(0.005)
 

@@ -20,6 +20,7 @@ import google_crc32c
 import pytest
 from moto.sqs.models import Queue, sqs_backends
 
+from consumer.adapters.http_connection import Connection
 from consumer.app import App
 from consumer.errors import Reason
 from consumer.model import MIB, Event, MessageSettled, Settlement
@@ -37,7 +38,8 @@ FOREIGN_DATA = b"what another program wrote there"
 SMALL = b"what is to be copied " * 20
 LARGE = random.Random(7).randbytes(5 * MIB // 4 + 11)
 
-_LIMIT_SECONDS = 15.0
+_LIMIT_SECONDS = 60.0
+_TURN_SECONDS = 0.01
 _WATCHED = (
     "objects_total",
     "messages_settled_total",
@@ -82,6 +84,7 @@ class Stage:
         self._queue, self._dlq = _backend(self.queue_url), _backend(self._dlq_url)
         self.app = App(self._settings(), watcher=self.recorder)
         self._before: dict[str, float] = {}
+        self._notified_at = 0.0
 
     def _settings(self) -> Settings:
         chosen: dict[str, Any] = {
@@ -148,6 +151,7 @@ class Stage:
     def notify(self) -> None:
         """Sends the message, past the proxy."""
         make = created if self.row.event == "created" else removed
+        self._notified_at = time.time()
         self.send(make(SOURCE, KEY))
 
     def send(self, body: str) -> None:
@@ -186,13 +190,13 @@ class Stage:
 
     @property
     def message(self) -> Message:
-        """What became of the one message."""
+        """What became of the one message; what it is hidden for is counted from `notify` on."""
         if not self._queue._messages:
             return self._dead_letter()
         (message,) = self._queue._messages
         hidden = message.visible_at / 1000 - time.time()
         if any(event.settlement is Settlement.RETRIED for event in self.recorder.of(MessageSettled)):
-            return Message(State.BACK, hidden)
+            return Message(State.BACK, message.visible_at / 1000 - self._notified_at)
         if hidden <= 0:
             return Message(State.WAITING)
         return Message(State.HELD if self._paused() else State.IN_FLIGHT)
@@ -306,10 +310,36 @@ def extend_leases_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Network time-outs of a fraction of a second, for what would otherwise wait for a minute and more."""
+    """Network time-outs of a fraction of a second, for what would otherwise wait for a minute and more.
+
+    They are counted in turns of the loop, each with a look at the sockets: a machine that stands still for longer than
+    that makes nobody late.
+    """
     monkeypatch.setattr("consumer.adapters.http.READ_SECONDS", 0.3)
     monkeypatch.setattr("consumer.adapters.http_connection.STALL_SECONDS", 0.6)
     monkeypatch.setattr("consumer.adapters.sqs_calls._CALL_SECONDS", 0.5)
+    monkeypatch.setattr(Connection, "_wait", _wait_in_turns)
+
+
+async def _wait_in_turns(self: Connection, seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    self._waiter = waiter = loop.create_future()
+    left = round(seconds / _TURN_SECONDS)
+
+    def turn() -> None:
+        nonlocal left, timer
+        left -= 1
+        if left > 0:
+            timer = loop.call_later(_TURN_SECONDS, turn)
+        else:
+            self._expire(waiter)
+
+    timer = loop.call_later(_TURN_SECONDS, turn)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+        self._waiter = None
 
 
 def events_of(lines: Iterable[dict[str, Any]], *levels: str) -> set[str]:

@@ -84,8 +84,9 @@ async def _check_message(stage: Stage) -> None:
     await stage.wait_for(lambda: stage.message.state is wanted.state, f"{wanted}, but {stage.message}")
     assert stage.message.reason is wanted.reason
     if wanted.state is State.BACK:
-        # Less what the looking took.
-        assert stage.message.at_least > wanted.at_least - 1.5
+        delays = [one.delay for one in stage.recorder.of(MessageSettled)]
+        assert min(delays) >= wanted.at_least
+        assert stage.message.at_least >= wanted.at_least
 
 
 def _check_lines(stage: Stage) -> None:

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
+from consumer.adapters import http_connect
 from consumer.adapters.http import Exchange, HttpClient
 from consumer.adapters.http_connect import AddressInfo, Connector, Resolve
 from consumer.adapters.http_connection import Connection
 from consumer.errors import Kind, Reason, ReplicatorError
-from tests.unit.served import PATIENCE, ended
+from tests.unit.served import PATIENCE, ended, until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -223,6 +224,23 @@ async def failure(url: str, connector: Connector | None = None) -> ReplicatorErr
             await fetch(client, url)
     assert caught.value.operation == "op"
     return caught.value
+
+
+async def out_of_time(
+    monkeypatch: pytest.MonkeyPatch, server: RawServer, ask: Callable[[], Awaitable[ReplicatorError]]
+) -> None:
+    """Connecting to a server that takes the connection and says nothing more ends with a time-out, and is ended.
+
+    A busy machine may not get the connection made within a short time: then there is more.
+    """
+    for seconds in (0.05, 0.5, 5.0):
+        monkeypatch.setattr(http_connect, "CONNECT_SECONDS", seconds)
+        assert (await ask()).reason is Reason.TIMEOUT
+        if server.peers:
+            break
+    await until(lambda: bool(server.peers))
+    for peer in server.peers:
+        await ended(peer.over.wait())
 
 
 def check_unreachable(error: ReplicatorError) -> None:

@@ -12,7 +12,7 @@ from consumer.api import ApiConfig, Service, Sidecar, build_api
 from consumer.model import ObjectRef, Outcome
 from tests.unit.scripted_service import REAL, Scripted, copied
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 BODY = json.dumps({"s3_bucket": "incoming", "s3_key": "k"}).encode()
 
 
@@ -43,6 +43,19 @@ async def serving(
         await sidecar.stop(grace_seconds=0)
 
 
+def hurry(sidecar: Sidecar, idle_seconds: float) -> None:
+    """From now on silent connections are closed after so long.
+
+    Not before the test has said what it has to say: on a busy machine that may take longer.
+    """
+    server, reaping = sidecar._server, sidecar._reaping
+    assert server is not None
+    assert reaping is not None
+    reaping.cancel()
+    sidecar._idle_seconds = idle_seconds
+    sidecar._reaping = asyncio.create_task(sidecar._close_silent_connections(server))
+
+
 @asynccontextmanager
 async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -68,6 +81,16 @@ async def answer_of(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], 
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
         body = await reader.readexactly(int(headers["content-length"]))
     return int(status.split()[1]), headers, json.loads(body)
+
+
+async def closed(reader: asyncio.StreamReader) -> None:
+    """Returns when the server has closed the connection; nothing may come before that.
+
+    What it left unread makes a reset of the close.
+    """
+    async with asyncio.timeout(PATIENCE):
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -154,16 +154,20 @@ async def test_bytes_that_nobody_asked_for_end_an_idle_connection(late: bytes) -
 
 @pytest.mark.parametrize("how", ["close", "reset"])
 async def test_a_connection_that_the_server_ended_is_not_used_again(how: str) -> None:
+    answered = asyncio.Event()
+
     async def script(peer: Peer) -> None:
         await peer.request()
         peer.send(OK)
-        await asyncio.sleep(0.01)
+        await answered.wait()
+        answered.clear()
         peer.close() if how == "close" else peer.reset()
 
     async with talking(script) as (client, server):
         for count in (1, 2, 3):
             await good(client, server)
             ((connection,),) = client._idle.values()
+            answered.set()
             await unusable(connection)
             assert len(server.peers) == count
 

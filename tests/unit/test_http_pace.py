@@ -31,6 +31,7 @@ async def test_silence_ends_with_a_time_out(said: bytes) -> None:
         with pytest.raises(ReplicatorError) as caught:
             await fetch(client, server.url, read_seconds=0.05)
         assert (caught.value.reason, caught.value.operation) == (Reason.TIMEOUT, "op")
+        await until(lambda: bool(server.peers))  # the time may be over before the server took the connection
         await ended(server.peers[0].over.wait())
 
 

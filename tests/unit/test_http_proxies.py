@@ -9,7 +9,6 @@ from contextlib import suppress
 
 import pytest
 
-from consumer.adapters import http_connect
 from consumer.adapters.http_connect import Connector, origin_of
 from consumer.errors import Reason, ReplicatorError
 from tests.unit.certificates import Certificate, certificate
@@ -20,8 +19,10 @@ from tests.unit.raw_server import (
     Script,
     answering,
     client_alone,
+    failure,
     fetch,
     free_port,
+    out_of_time,
     serving,
     talking,
 )
@@ -223,13 +224,9 @@ async def test_a_proxy_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_proxy_that_is_silent_has_the_time_of_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_connect, "CONNECT_SECONDS", 0.05)
-    async with talking(Peer.ended) as (client, proxy):
+    async with talking(Peer.ended) as (_, proxy):
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        with pytest.raises(ReplicatorError) as caught:
-            await fetch(client, "https://host.example/")
-        assert caught.value.reason is Reason.TIMEOUT
-        await ended(proxy.peers[0].over.wait())
+        await out_of_time(monkeypatch, proxy, lambda: failure("https://host.example/"))
 
 
 @pytest.mark.parametrize("tunnel", [False, True])

@@ -18,6 +18,7 @@ from consumer.ledger import entry_of, is_older, is_settled_by, remembered
 from consumer.ledger_guard import AGAIN_SECONDS, ANSWER_SECONDS, CONNECT_SECONDS, LATE_ANSWERS, key_of
 from consumer.model import (
     REASON_ATTRIBUTE,
+    REDRIVES_ATTRIBUTE,
     EventKind,
     Failure,
     LedgerAsked,
@@ -35,7 +36,8 @@ from consumer.model import (
 )
 from consumer.routes import Place, Route
 from tests.doubles.memory_ledger import MemoryLedger
-from tests.doubles.virtual_time import VIRTUAL_TIME, Backend, now
+from tests.doubles.steps import Steps
+from tests.doubles.virtual_time import VIRTUAL_TIME, Backend, VirtualTimeLoop, now
 from tests.doubles.workbench import BUCKET, Workbench, notification, record
 
 pytestmark = pytest.mark.anyio
@@ -358,12 +360,14 @@ async def test_a_message_that_is_tried_again_is_looked_at_for_its_earlier_try_ma
     assert ledger.steps.calls["last"] == 2
 
 
-async def test_a_dead_letter_that_comes_back_is_looked_at() -> None:
+@pytest.mark.parametrize("mark", [REASON_ATTRIBUTE, REDRIVES_ATTRIBUTE])
+async def test_a_dead_letter_that_comes_back_is_looked_at(mark: str) -> None:
+    """One that the queue itself moved has no reason, but was redriven all the same."""
     bench, _ = await with_ledger()
     bench.source.put(BUCKET, "a")
     await bench.handle(body())
     reason = {"DataType": "String", "StringValue": "source_forbidden"}
-    bench.queue.send(body(), {REASON_ATTRIBUTE: reason})
+    bench.queue.send(body(), {mark: reason})
     before = requests(bench)
     await bench.pipeline.handle(await bench.receive())
     assert requests(bench) > before
@@ -428,6 +432,36 @@ async def test_a_ledger_that_fails_is_left_alone_until_it_is_back_and_the_work_g
     }
 
 
+class SomeTurns(Steps):
+    """An answer that some turns of the loop bring, as those of a socket do."""
+
+    async def reach(self, step: str, subject: str = "") -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await super().reach(step, subject)
+
+
+async def test_a_ledger_that_answers_is_not_lost_because_this_process_is_busy() -> None:
+    """Where each turn of the loop takes longer than the ledger may, an answer is heard some turns later."""
+    bench, ledger = await with_ledger()
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+
+    async def be_busy() -> None:
+        while True:
+            loop.spend(ANSWER_SECONDS / 2)
+            await asyncio.sleep(0)
+
+    ledger.steps = SomeTurns()
+    busy = asyncio.create_task(be_busy())
+    for number in range(LATE_ANSWERS + 2):
+        bench.source.put(BUCKET, f"{number}")
+        await bench.handle(body(f"{number}"))
+    busy.cancel()
+    assert lost_and_back(bench) == ["LedgerBack"]
+    assert {event.result for event in bench.recorder.of(LedgerAsked)} == {"nothing", "done"}
+
+
 async def test_a_ledger_that_hangs_holds_up_few_events_and_none_of_them_for_long() -> None:
     bench, ledger = await with_ledger()
     holds = [ledger.steps.hold(step) for step in ("last", "note", "probe")]
@@ -436,6 +470,7 @@ async def test_a_ledger_that_hangs_holds_up_few_events_and_none_of_them_for_long
         bench.source.put(BUCKET, f"{number}")
         await bench.handle(body(f"{number}"))
     assert now() - began < LATE_ANSWERS * ANSWER_SECONDS + 0.01
+    await asyncio.sleep(CONNECT_SECONDS)  # a last question, which nobody waits for
     assert lost_and_back(bench) == ["LedgerBack", "LedgerLost"]
     assert bench.recorder.one(LedgerLost).failure.reason is Reason.TIMEOUT
     for hold in holds:
@@ -453,6 +488,48 @@ async def test_answers_that_come_late_now_and_then_do_not_lose_the_ledger() -> N
         hold.release()
     assert lost_and_back(bench) == ["LedgerBack"]
     assert len(ledger.entries) == 10
+
+
+async def test_a_ledger_whose_answers_were_all_late_at_once_is_not_lost_when_it_answers_a_probe() -> None:
+    bench, ledger = await with_ledger(capacity=8)
+    hold = ledger.steps.hold("last", times=8)
+    for number in range(8):
+        bench.source.put(BUCKET, f"{number}")
+    handling = [await bench.deliver(body(f"{number}")) for number in range(8)]
+    await asyncio.gather(*handling)
+    hold.release()
+    bench.source.put(BUCKET, "next")
+    await bench.handle(body("next"))
+    assert lost_and_back(bench) == ["LedgerBack"]
+    assert ledger.entries[key_of(ObjectRef(BUCKET, "next"))]
+
+
+async def test_a_ledger_that_is_late_for_all_but_the_probes_is_lost_all_the_same() -> None:
+    bench, ledger = await with_ledger()
+    for step in ("last", "note"):
+        ledger.steps.hold(step)
+    for number in range(50):
+        bench.source.put(BUCKET, f"{number}")
+        await bench.handle(body(f"{number}"))
+        await asyncio.sleep(0.01)
+    assert lost_and_back(bench) == ["LedgerBack", "LedgerLost"]
+    assert ledger.steps.calls["last"] + ledger.steps.calls["note"] == 2 * LATE_ANSWERS
+
+
+async def test_a_duplicate_that_comes_while_the_first_is_copied_waits_for_what_the_ledger_will_know() -> None:
+    bench, ledger = await with_ledger()
+    bench.source.put(BUCKET, "a")
+    hold = bench.destination.steps.hold("create", times=1)
+    first = await bench.deliver(body("a"))
+    await hold.arrived.wait()
+    others = [await bench.deliver(body("a")) for _ in range(3)]
+    await asyncio.sleep(1)
+    asked = ledger.steps.calls["last"]
+    hold.release()
+    await asyncio.gather(first, *others)
+    assert asked == 1
+    assert (bench.destination.steps.calls["stat"], bench.source.steps.calls["open"]) == (0, 1)
+    assert len(ledger.noted[key_of(ObjectRef(BUCKET, "a"))]) == 1
 
 
 async def test_many_that_fail_at_once_lose_it_once() -> None:

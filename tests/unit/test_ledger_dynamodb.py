@@ -27,6 +27,7 @@ from consumer.model import ClaimAnswer, LedgerEntry
 from tests.contract.ledgers import TABLE, DynamoDbStore, moto_dynamodb
 from tests.emulators import servers
 from tests.unit.raw_server import RawServer, Request, Script, answering, free_port, serving
+from tests.unit.served import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -34,6 +35,12 @@ NOW = datetime(2026, 2, 28, 23, 59, 59, tzinfo=UTC)
 KEYS = AwsKeys("AKIDEXAMPLE", "a-secret-key", "a-session-token")
 NEWER = AwsKeys("AKIDNEWER", "other", "token")
 ENTRY = LedgerEntry("ff", etag="e")
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server is not given up for being slow, which it may be on a busy machine."""
+    monkeypatch.setattr("consumer.adapters.ledger_dynamodb._SECONDS", 10 * PATIENCE)
 
 
 class OwnCredentials(AwsCredentials):

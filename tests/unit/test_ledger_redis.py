@@ -26,6 +26,12 @@ Command = list[bytes]
 Answer = Callable[[Command], bytes]
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server is not given up for being slow, which it may be on a busy machine."""
+    monkeypatch.setattr("consumer.adapters.ledger_redis._SECONDS", 10 * PATIENCE)
+
+
 async def read_command(peer: Peer) -> Command:
     """One command as clients send it: an array of bulk strings."""
     count = int((await peer.reader.readuntil(b"\r\n"))[1:])

@@ -703,6 +703,14 @@ async def test_attributes_fit_what_pub_sub_allows(pubsub: PubsubDouble, new_queu
     assert not any(name.startswith("goog") for name in attributes)
 
 
+async def test_the_history_of_redrives_stays_though_there_are_a_hundred_attributes() -> None:
+    """Whoever fell short of it would go round for ever."""
+    own = {f"own{number}": "x" for number in range(99)} | {"ReplicatorRedrives": "2: archived, archived"}
+    attributes = dead_letter_attributes(delivery(own), Reason.NOT_JSON, "", "")
+    assert len(attributes) == 100
+    assert attributes["ReplicatorRedrives"] == "2: archived, archived"
+
+
 async def test_an_earlier_history_stays_but_for_what_is_ours() -> None:
     earlier = {
         "CloudPubSubDeadLetterSourceDeliveryCount": "5",

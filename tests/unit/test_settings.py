@@ -53,6 +53,7 @@ def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         "SQS_VISIBILITY_TIMEOUT_SECONDS": None,
         "PUBSUB_SUBSCRIPTION": None,
         "PUBSUB_DLQ_TOPIC": None,
+        "PUBSUB_DLQ_SUBSCRIPTION": None,
         "PUBSUB_EMULATOR_HOST": None,
         "PUBSUB_ACK_DEADLINE_SECONDS": 60,
         "MAX_RECEIVE_COUNT": 10,
@@ -324,6 +325,7 @@ REFUSED = {
         *(f"/{SUBSCRIPTION}", "projects/p/subscriptions/" + "a" * 256, "projects/p q/subscriptions/abc"),
     ],
     "PUBSUB_DLQ_TOPIC": [SUBSCRIPTION, "projects/p/topics/a b"],
+    "PUBSUB_DLQ_SUBSCRIPTION": ["projects/p/topics/dead", "dead"],
     "PUBSUB_EMULATOR_HOST": [
         *("http://localhost:8085", "localhost", "localhost:0", "localhost:65536", ":8085", "a b:1", "h:1/x"),
     ],

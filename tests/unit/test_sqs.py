@@ -604,6 +604,25 @@ def test_attributes_fit_and_go_least_important_first(left: int) -> None:
     assert all(attribute.get("StringValue") for attribute in attributes.values())
 
 
+@pytest.mark.parametrize("left", [0, 20, 50, 90, 130, 2000])
+def test_the_history_of_redrives_stays_on_a_dead_letter_before_all_else(left: int) -> None:
+    """Whoever falls short of room for it would go round for ever."""
+    own = {f"Own{number}": {"DataType": "String", "StringValue": "x"} for number in range(9)}
+    history = {"DataType": "String", "StringValue": "2: archived, archived"}
+    delivery = replace(DELIVERY, body="é" * 100, attributes={**own, "ReplicatorRedrives": history})
+
+    attributes = dead_letter_attributes(delivery, Reason.NOT_JSON, "error", "s3://b/k", 200 + left)
+
+    if left >= attribute_size("ReplicatorRedrives", history):
+        assert attributes["ReplicatorRedrives"] == history
+    else:
+        assert "ReplicatorRedrives" not in attributes
+    assert len(attributes) <= 10
+    if left == 2000:
+        ours = {f"Replicator{name}" for name in ("Reason", "Error", "MessageId", "ReceiveCount", "Source")}
+        assert ours < attributes.keys()
+
+
 def test_odd_own_attributes_are_left_out() -> None:
     own: dict[str, dict[str, object]] = {
         "Empty": {"DataType": "String", "StringValue": ""},
