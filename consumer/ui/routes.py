@@ -9,6 +9,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,9 @@ MOST_LISTENERS: Final = 8
 UPDATE_SECONDS: Final = 1.0
 AGAIN_SECONDS: Final = 5
 """When a page asks again whose updates have ended."""
+
+_LAST_SECONDS: Final = 0.1
+"""From the beginning of the end to the last update, which is to tell of it."""
 
 _FILES: Final = {
     "style.css": "text/css; charset=utf-8",
@@ -58,6 +62,7 @@ class StatusPage:
 
     def close(self) -> None:
         """No more updates than one to each listener."""
+        self._latest = {}
         self._closing.set()
 
     @property
@@ -104,16 +109,17 @@ class StatusPage:
         try:
             told: View = {}
             while True:
+                last = self._closing.is_set()
                 now = self.view()
                 news = {name: section for name, section in now.items() if told.get(name) != section}
                 told = now
                 yield f"data: {json.dumps(news)}\n\n".encode()
-                try:
+                if last:
+                    return
+                with suppress(TimeoutError):
                     async with asyncio.timeout(UPDATE_SECONDS):
                         await self._closing.wait()
-                    return
-                except TimeoutError:
-                    pass
+                    await asyncio.sleep(_LAST_SECONDS)
         finally:
             self._listeners -= 1
 
