@@ -1,7 +1,8 @@
 """The sidecar's routes: probes, metrics, and replication on request.
 
-The only rooms that know a web framework are this one, `api_models` (bodies and answers) and `api_server` (the
-socket); `app` imports them only when the sidecar is asked for. `api_guard` decides who may use `/v1/*`.
+The only rooms that know a web framework are this one, `api_models` (bodies and answers), `api_server` (the
+socket) and `ui.routes` (the status page); `app` imports them only when the sidecar is asked for. `api_guard` decides
+who may use `/v1/*` and see `/ui`.
 """
 
 from __future__ import annotations
@@ -38,16 +39,24 @@ from consumer.api_port import ApiConfig, Busy, Service
 from consumer.api_server import ListenError, Sidecar
 from consumer.model import ObjectRef, UnexpectedError
 from consumer.ports import Observer
+from consumer.ui.routes import StatusPage, page_routes
 
 __all__ = ["ApiConfig", "Busy", "ListenError", "Service", "Sidecar", "build_api"]
 
 _log = logging.getLogger(__name__)
 
 
-def build_api(service: Service, *, config: ApiConfig, observer: Observer | None = None) -> FastAPI:
+def build_api(
+    service: Service,
+    *,
+    config: ApiConfig,
+    observer: Observer | None = None,
+    page: StatusPage | None = None,
+) -> FastAPI:
     """The ASGI application. Every error is `{"detail": …}`, and none shows an exception's text.
 
-    An exception that no rule foresees is told to `observer` as `UnexpectedError`, or logged without one.
+    An exception that no rule foresees is told to `observer` as `UnexpectedError`, or logged without one. `page` is what
+    is shown at `/ui`.
     """
     api = FastAPI(
         title="Cross-Cloud Replicator",
@@ -62,6 +71,8 @@ def build_api(service: Service, *, config: ApiConfig, observer: Observer | None 
     )
     api.include_router(_status_routes(service, config))
     api.include_router(_replication_routes(service, config))
+    if page is not None:
+        api.include_router(page_routes(page))
 
     def unexpected(error: Exception) -> None:
         if observer is not None:

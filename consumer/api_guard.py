@@ -1,13 +1,20 @@
-"""Who may use `/v1/*`, and how much of a request is read before that is known: nothing.
+"""Who may use `/v1/*` and `/ui`, and how much of a request is read before that is known: nothing.
 
 Plain ASGI, no web framework. Why the `Host` header matters: without a token only this machine may call, but a
 web page open in a browser on this machine can, too, after pointing its own name at 127.0.0.1 (DNS rebinding).
 Such a request carries the page's name as `Host`. Forwarded headers are never read: anybody can send them.
+
+The status page shows what `/v1/*` tells, so the same may see it. A browser sends the token as the password of HTTP
+Basic, which it asks for by itself and forgets when it is closed. No session and no cookie: nothing has to be kept, or
+to be the same in all pods. It opens `/ui` alone, which changes nothing; `/v1/*`, which does, takes a bearer token,
+and no browser sends one by itself on behalf of another site.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import hmac
 import json
 import math
@@ -59,7 +66,8 @@ class HeadAsGet:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "HEAD":
+        # A stream without an end has no head that a client could wait for.
+        if scope["type"] == "http" and scope["method"] == "HEAD" and scope["path"] != "/ui/events":
             scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
 
@@ -106,7 +114,10 @@ class Guard:
             await answer(send, Refusal(400, both, connection="close"))
             return
         path: str = scope["path"]
-        if path != "/v1" and not path.startswith("/v1/"):
+        if _is_below(path, "/ui"):
+            await self._show(scope, headers, receive, send)
+            return
+        if not _is_below(path, "/v1"):
             await self._app(scope, receive, send)
             return
         try:
@@ -118,6 +129,18 @@ class Guard:
                 # could be that body or a new request.
                 refusal.headers["connection"] = "close"
             await answer(send, refusal)
+
+    async def _show(
+        self, scope: Scope, headers: list[tuple[bytes, bytes]], receive: Receive, send: Send
+    ) -> None:
+        """The status page, which is not counted among the requests: it has to be there when they are too many."""
+        try:
+            self._check_caller(headers, "/ui", _basic_matches)
+            _check_site(headers)
+        except Refusal as refusal:
+            await answer(send, refusal)
+        else:
+            await self._app(scope, receive, send)
 
     async def _run(
         self, scope: Scope, headers: list[tuple[bytes, bytes]], receive: Receive, send: Send
@@ -132,17 +155,23 @@ class Guard:
             self._body_bytes -= len(body)
 
     def _admit(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self._check_caller(headers, "/v1", _bearer_matches)
+        if self._requests >= self._config.max_requests:
+            raise self._busy(f"{self._config.max_requests} requests run already")
+
+    def _check_caller(
+        self,
+        headers: list[tuple[bytes, bytes]],
+        area: str,
+        matches: Callable[[list[tuple[bytes, bytes]], bytes], bool],
+    ) -> None:
         if self._token is not None:
-            if not _bearer_matches(headers, self._token):
-                raise Refusal(
-                    401,
-                    "a valid API token is needed: send 'Authorization: Bearer <API_TOKEN>'",
-                    www_authenticate="Bearer",
-                )
+            if not matches(headers, self._token):
+                raise _unauthorized(area)
         elif not self._config.host_is_loopback:
             raise Refusal(
                 403,
-                "/v1 is closed: API_HOST is not a loopback address and no API_TOKEN is set; "
+                f"{area} is closed: API_HOST is not a loopback address and no API_TOKEN is set; "
                 "set API_TOKEN and send it as a bearer token, or set API_HOST=127.0.0.1",
             )
         else:
@@ -150,11 +179,9 @@ class Guard:
             if len(hosts) != 1 or not host_header_is_loopback(hosts[0]):
                 raise Refusal(
                     403,
-                    "without an API_TOKEN, /v1 answers only requests whose Host header is localhost, in "
+                    f"without an API_TOKEN, {area} answers only requests whose Host header is localhost, in "
                     "127.0.0.0/8 or [::1] (against DNS rebinding); use such a name, or set API_TOKEN",
                 )
-        if self._requests >= self._config.max_requests:
-            raise self._busy(f"{self._config.max_requests} requests run already")
 
     def _busy(self, detail: str) -> Refusal:
         seconds = max(1, math.ceil(self._config.retry_after_seconds))
@@ -193,6 +220,53 @@ class Guard:
 
 def _values(headers: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
     return [value for key, value in headers if key.lower() == name]
+
+
+def _is_below(path: str, area: str) -> bool:
+    return path == area or path.startswith(f"{area}/")
+
+
+def _unauthorized(area: str) -> Refusal:
+    if area == "/ui":
+        return Refusal(
+            401,
+            "a valid API token is needed: any user name, and the API_TOKEN as the password",
+            www_authenticate='Basic realm="Cross-Cloud Replicator", charset="UTF-8"',
+        )
+    return Refusal(
+        401,
+        "a valid API token is needed: send 'Authorization: Bearer <API_TOKEN>'",
+        www_authenticate="Bearer",
+    )
+
+
+def _check_site(headers: list[tuple[bytes, bytes]]) -> None:
+    """Another site may lead a person to the page, but neither show it nor listen to it: listeners are few.
+
+    What a browser says of itself (Fetch Metadata); whoever is no browser says nothing, and means no harm by it.
+    """
+    if _values(headers, b"sec-fetch-site") in ([], [b"same-origin"], [b"none"]):
+        return
+    if _values(headers, b"sec-fetch-mode") == [b"navigate"] and _values(headers, b"sec-fetch-dest") == [
+        b"document"
+    ]:
+        return
+    raise Refusal(403, "/ui answers no requests that pages of other sites make")
+
+
+def _basic_matches(headers: list[tuple[bytes, bytes]], token: bytes) -> bool:
+    """Whether the token is the password of HTTP Basic, under any user name; or a bearer token."""
+    values = _values(headers, b"authorization")
+    if len(values) != 1:
+        return False
+    scheme, _, given = values[0].partition(b" ")
+    if scheme.lower() != b"basic":
+        return _bearer_matches(headers, token)
+    try:
+        password = base64.b64decode(given.strip(b" \t"), validate=True).partition(b":")[2]
+    except binascii.Error:
+        return False
+    return hmac.compare_digest(password, token)
 
 
 def _bearer_matches(headers: list[tuple[bytes, bytes]], token: bytes) -> bool:

@@ -17,6 +17,7 @@ from consumer.checks import Check, Status
 from consumer.daemon import Daemon
 from consumer.engine import Engine, open_engine
 from consumer.errors import EndpointError
+from consumer.history import History
 from consumer.intake import Intake
 from consumer.lease import LeaseKeeper
 from consumer.ledger import LedgerFirst
@@ -33,8 +34,12 @@ from consumer.settle import RetryPolicy
 from consumer.start_checks import run_checks
 from consumer.supervise import Work
 from consumer.sweep import keep_swept
+from consumer.tally import Tally
+from consumer.underway import Underway
 
 if TYPE_CHECKING:
+    from consumer.ui.routes import StatusPage
+    from consumer.ui.view import Subject
     from consumer.workers import Workers
 
 T = TypeVar("T")
@@ -90,13 +95,13 @@ def raise_failed(checks: Sequence[Check]) -> None:
 
 
 class _Tee:
-    """Tells two observers each event."""
+    """Tells several observers each event."""
 
-    def __init__(self, first: Observer, second: Observer) -> None:
-        self._both = (first, second)
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
 
     def emit(self, event: Event, /) -> None:
-        for observer in self._both:
+        for observer in self._observers:
             observer.emit(event)
 
 
@@ -182,19 +187,28 @@ class Worker:
     daemon: Daemon
     metrics: Metrics
     observer: Observer
+    tally: Tally
 
 
 @asynccontextmanager
 async def open_worker(settings: Settings, *, watches_queue: bool) -> AsyncIterator[Worker]:
     """A daemon that nobody has checked the endpoints for, and that has no sidecar: its parent has done both."""
-    metrics = _metrics(settings)
-    telemetry = Telemetry(metrics)
-    async with open_engine(settings, telemetry) as engine:
+    metrics, underway = _metrics(settings), Underway()
+    tally = Tally(underway, settings.secrets())
+    observer = _Tee(Telemetry(metrics), tally)
+    async with open_engine(settings, observer, underway) as engine:
         if engine.ledger is not None:
             await engine.ledger.connect()
-        queues = _queues(settings, engine, telemetry)
-        daemon = new_daemon(settings, metrics, telemetry, engine, queues, watches_queues=watches_queue)
-        yield Worker(daemon, metrics, telemetry)
+        queues = _queues(settings, engine, observer)
+        daemon = new_daemon(settings, metrics, observer, engine, queues, watches_queues=watches_queue)
+        yield Worker(daemon, metrics, observer, tally)
+
+
+def _subject(settings: Settings, service: Service, history: History) -> Subject:
+    # Imported here: it is asked for when somebody looks at the page.
+    from consumer.ui.subject import subject_of
+
+    return subject_of(settings, service, history)
 
 
 class App:
@@ -207,7 +221,11 @@ class App:
         self._settings = settings
         self._metrics = _metrics(settings)
         self._telemetry = Telemetry(self._metrics)
-        self._observer: Observer = _Tee(self._telemetry, watcher) if watcher else self._telemetry
+        self._underway = Underway()
+        self._tally = Tally(self._underway, settings.secrets())
+        self._history = History()
+        self._page: StatusPage | None = None
+        self._observer: Observer = _Tee(self._telemetry, self._tally, *([watcher] if watcher else []))
         self.api_port: int | None = None
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -219,6 +237,8 @@ class App:
         else:
             self._telemetry.stopping("draining")
         self._stop.set()
+        if self._page is not None:
+            self._page.close()
 
     async def run(self, *, started: asyncio.Event | None = None) -> int:
         """0 after a clean drain, 1 after a drain cut short. Raises EndpointError when start-up fails."""
@@ -227,7 +247,7 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         async with AsyncExitStack() as stack:
-            engine = await stack.enter_async_context(open_engine(settings, self._observer))
+            engine = await stack.enter_async_context(open_engine(settings, self._observer, self._underway))
             queues = _queues(settings, engine, self._observer)
             service = await self._service(stack, engine, queues)
             await self._serve(stack, service)
@@ -251,12 +271,15 @@ class App:
         from consumer.workers import Workers
 
         metrics, clock = PodMetrics(self._metrics.registry), asyncio.get_running_loop().time
-        return await stack.enter_async_context(Workers(settings, self._observer, metrics, clock))
+        return await stack.enter_async_context(
+            Workers(settings, self._observer, metrics, clock, history=self._history)
+        )
 
     async def _serve(self, stack: AsyncExitStack, service: Service) -> None:
         # Imported here: nothing else needs the web framework.
         from consumer.api import build_api
         from consumer.api_server import Sidecar
+        from consumer.ui.routes import StatusPage
 
         settings = self._settings
         config = ApiConfig(
@@ -266,14 +289,20 @@ class App:
             host_is_loopback=settings.is_loopback_host,
             version=__version__,
         )
+        page = self._page = StatusPage(partial(_subject, settings, service, self._history))
+        if self._stop.is_set():
+            page.close()
         sidecar = Sidecar(
-            build_api(service, config=config, observer=self._observer),
+            build_api(service, config=config, observer=self._observer, page=page),
             host=settings.api_host,
             port=settings.api_port,
             grace_seconds=_LAST_ANSWERS_SECONDS,
         )
         self.api_port = await sidecar.start()
         stack.push_async_callback(sidecar.stop)
+        stack.callback(page.close)
+        telling = asyncio.ensure_future(self._history.keep(self._tally))
+        stack.callback(telling.cancel)
         self._telemetry.listening(settings.api_host, self.api_port)
 
     async def _start_up(self, engine: Engine, queues: Queues) -> bool:

@@ -21,6 +21,7 @@ from consumer.router import Lane, Router
 from consumer.routes import Place, Route
 from consumer.settings import Settings
 from consumer.stores import Stores
+from consumer.underway import Underway
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,10 @@ class Engine:
 
 
 @asynccontextmanager
-async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[Engine]:
-    """The engine on the stores that the settings name; nothing is asked of them yet."""
+async def open_engine(
+    settings: Settings, observer: Observer, underway: Underway | None = None
+) -> AsyncIterator[Engine]:
+    """The engine on the stores that the settings name; nothing is asked of them yet. `underway` knows its copies."""
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(HttpClient())
         stores = Stores(settings, http, observer)
@@ -57,7 +60,7 @@ async def open_engine(settings: Settings, observer: Observer) -> AsyncIterator[E
         claims = None if ledger is None else Claims(ledger)
         slots = Slots(settings.concurrency)
         budget = MemoryBudget(settings.memory_budget_bytes)
-        lanes, shared = [], Shared()
+        lanes, shared = [], Shared(underway)
         routes = routes_of(settings)
         for route in routes:
             source, place = stores.source(route.source.store), route.destination

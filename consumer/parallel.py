@@ -293,7 +293,7 @@ class _Copy:
     async def _copy_part(self, part: Part) -> tuple[Replica, Proof]:
         known = self._finished.get(part.number)
         if known is not None:
-            proof = self._proof.of_part(part.size, part.source_parts)
+            proof = self._proof.of_part(part.size, part.source_parts, start=part.start)
             proof.take_part(known.crc32c, known.digest)
             return Replica(known.name, known.revision, part.size, known.crc32c), proof
         attempt = 1
@@ -317,7 +317,7 @@ class _Copy:
     async def _try_part(self, part: Part, name: str) -> tuple[Replica, Proof]:
         giants, source = self._giants, self._source
         new = NewObject(name, part.size, 0, CarriedMetadata(), {}, temporary=True)
-        proof = self._proof.of_part(part.size, part.source_parts)
+        proof = self._proof.of_part(part.size, part.source_parts, start=part.start)
         async with (
             giants.budget.reserve(STREAM_RESERVATION),
             giants.source.open(

@@ -203,6 +203,12 @@ class Proof:
         self._batch: list[bytes] = []
         self._batched = 0
         self._running: asyncio.Future[None] | None = None
+        self._parts: dict[int, Proof] = {}
+
+    @property
+    def seen(self) -> int:
+        """How many bytes were fed so far, to this one or to those of its parts."""
+        return self.size or sum(part.size for part in self._parts.values())
 
     def feed(self, piece: bytes) -> bool:
         """Takes the next piece. True asks the caller to `await drain()` before the next one."""
@@ -264,14 +270,17 @@ class Proof:
         """Whether the digest of the whole follows from those of its parts."""
         return self.grade in (Grade.PARTS, Grade.TRANSPORT) or self._algorithm in crc.ALGORITHMS
 
-    def of_part(self, size: int, part_sizes: Sequence[int] = ()) -> Proof:
-        """A proof of `size` bytes of the source alone; `part_sizes` are the source's own parts that they consist of."""
+    def of_part(self, size: int, part_sizes: Sequence[int] = (), *, start: int = 0) -> Proof:
+        """A proof of `size` bytes of the source alone, from `start` on; `part_sizes` are the source's own parts that
+        they consist of."""
         digest = self._digest
         if self.grade is Grade.PARTS:
             digest = _PartsDigest(_ALGORITHMS[self._algorithm], part_sizes, _Joined())
         elif digest is not None and digest is not _SHARED:
             digest = _ALGORITHMS[self._algorithm]()
-        return Proof(replace(self._source, size=size), self.grade, self._algorithm, digest, None)
+        part = Proof(replace(self._source, size=size), self.grade, self._algorithm, digest, None)
+        self._parts[start] = part  # another try of the same part takes the place of the one that failed
+        return part
 
     def verify_parts(self, parts: Sequence[Proof]) -> None:
         """What `verify` does, of bytes that `parts` were fed with: all of them, in order, each part verified before."""

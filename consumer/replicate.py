@@ -73,6 +73,7 @@ from consumer.transfer import (
     crc32c_of,
     resume_large,
 )
+from consumer.underway import Underway
 
 MAX_OBJECT_SIZE: Final = 5 * 1024**4
 """Bytes; the limit of both stores (GCS, "Quotas and limits": 5 TiB per object)."""
@@ -123,9 +124,10 @@ class Shared:
     """What the replicators of one process have in common: each name is one worker's at a time, whatever route leads
     there."""
 
-    def __init__(self) -> None:
+    def __init__(self, underway: Underway | None = None) -> None:
         self.names = _NameLocks()
         self.recent = RecentNames()
+        self.underway = Underway() if underway is None else underway
 
 
 class Replicator:
@@ -479,8 +481,10 @@ class Replicator:
             identity.identity(source) | {identity.VERIFICATION: grade} | self._mark(event, replaced),
             storage_class=self._storage_class,
         )
+        uri, underway = self._uri(name), self._shared.underway
         try:
-            replica = await move(new)
+            with underway.copying(source.ref.uri, uri, source.size, proof):
+                replica = await move(new)
         except PreconditionFailed as error:
             if error.maybe_ours:
                 attempts.unanswered.append(_Written(source, proof.crc32c, grade, replaced))

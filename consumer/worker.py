@@ -97,7 +97,11 @@ class _Talk:
     def state(self) -> Message:
         """How the worker is, and what it counted since it was last asked."""
         condition = self._worker.daemon.not_ready_reason() or "working"
-        return {"condition": condition, "changes": self._changes.take()}
+        return {
+            "condition": condition,
+            "changes": self._changes.take(),
+            "tally": self._worker.tally.take(),
+        }
 
     def report(self) -> None:
         """Tells the state now."""

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from consumer.api_port import Busy
+from consumer.history import History
 from consumer.link import Message
 from consumer.link_outcomes import from_plain
 from consumer.merge_metrics import PodMetrics
@@ -72,6 +73,7 @@ class Place:
         metrics: PodMetrics,
         clock: Callable[[], float],
         start: Callable[[int], Awaitable[WorkerProcess]],
+        history: History | None = None,
     ) -> None:
         self.number = number
         self.condition = Condition.STARTING
@@ -81,6 +83,7 @@ class Place:
         self._settings = settings
         self._observer = observer
         self._metrics = metrics
+        self._history = history
         self._clock = clock
         self._start = start
         self._process: WorkerProcess | None = None
@@ -141,6 +144,8 @@ class Place:
             self._process = None
             self.condition = Condition.STARTING
             self._metrics.ended(self.number)
+            if self._history is not None:
+                self._history.ended(self.number)
             for ask in self._asks.values():
                 ask.set_exception(WorkerGone())
             self._asks.clear()
@@ -150,6 +155,8 @@ class Place:
         if "changes" in message:
             self._silent = 0
             self._metrics.heard(self.number, message["changes"])
+            if self._history is not None:
+                self._history.heard(self.number, message["tally"], message["condition"])
             was, self.condition = self.condition, Condition(message["condition"])
             if was is Condition.STARTING and self.condition in _WELL:
                 self._observer.emit(WorkerStarted(self.number, process.pid))

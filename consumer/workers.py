@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from consumer.daemon import State
 from consumer.gauges import watch_loop
+from consumer.history import History
 from consumer.merge_metrics import PodMetrics
 from consumer.model import ObjectRef, Outcome
 from consumer.ports import Observer
@@ -39,6 +40,8 @@ class Workers:
         metrics: PodMetrics,
         clock: Callable[[], float],
         start: Callable[[int], Awaitable[WorkerProcess]] = WorkerProcess.start,
+        *,
+        history: History | None = None,
     ) -> None:
         self._allowed = settings.allowed
         self._drain_seconds = settings.drain_timeout_seconds
@@ -48,7 +51,7 @@ class Workers:
         self._state = State.STARTING
         self._supervisor = Supervisor(observer, clock)
         self.places = [
-            Place(number, to_plain(settings_of(settings, number)), observer, metrics, clock, start)
+            Place(number, to_plain(settings_of(settings, number)), observer, metrics, clock, start, history)
             for number in range(1, settings.workers + 1)
         ]
 

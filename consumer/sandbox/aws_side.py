@@ -13,7 +13,7 @@ from localstack_client.session import Session
 from consumer.sandbox.samples import PART_BYTES, Sample
 
 REGION: Final = "us-east-1"
-CREDENTIAL: Final = "sandbox"
+CREDENTIAL: Final = "any-credential"  # not a word of the bucket names: it is masked wherever it occurs
 UPLOADS: Final = 4
 """How many objects are put at a time."""
 

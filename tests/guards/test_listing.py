@@ -19,7 +19,8 @@ def test_the_guard_is_there_and_so_are_its_tests(guard: Guard) -> None:
     text = (ROOT / guard.file).read_text()
     broken = guard.broken(text)
     assert broken != text
-    compile(broken, guard.file, "exec")
+    if guard.file.endswith(".py"):
+        compile(broken, guard.file, "exec")
     assert guard.red
     for argument in guard.red:
         path, _, name = argument.partition("::")
