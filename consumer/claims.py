@@ -91,8 +91,12 @@ class Claim:
             return bool(ours)
 
     async def leaves(self, error: BaseException) -> bool:
-        """Whether somebody else goes on, or will, with what an attempt that ended so has begun: then it has to stay."""
-        return self.lost or (may_go_on(error) and self._describe is not None and await self.renew())
+        """Whether somebody else goes on, or will, with what an attempt that ended so has begun: then it has to stay.
+
+        Asked however it ended: a process that stood still for a while may not have heard yet whose work it is now.
+        """
+        heard = self._describe is not None and await self.renew()
+        return self.lost or (heard and may_go_on(error))
 
     async def take(self) -> None:
         """Raises `in_progress` when somebody else is at it."""

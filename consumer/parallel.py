@@ -35,7 +35,14 @@ from consumer.parts import COMPOSE_MOST, Part, PartSizes, batches, divide
 from consumer.ports import Composer, DestinationStore, Observer, SourceStore
 from consumer.proof import Proof
 from consumer.transfer import STREAM_RESERVATION, Committing, Sleep, check_same_state, copy_large
-from consumer.unfinished import FinishedPart, UnfinishedParts, fingerprint, parts_text, read_parts
+from consumer.unfinished import (
+    FinishedPart,
+    UnfinishedParts,
+    fingerprint,
+    part_prefix,
+    parts_text,
+    read_parts,
+)
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -148,6 +155,10 @@ class GiantCopies:
                 f"{source.ref.uri} was not copied in {LONGEST_COPY_SECONDS // 3600} hours",
                 operation="storage.objects.create",
             ) from error
+        except NotInParts as error:
+            await copy.leave(error)
+            copy.claim.check()
+            raise
         except ReplicatorError as error:
             await copy.leave(error)
             if copy.taken_up:
@@ -299,7 +310,8 @@ class _Copy:
         attempt = 1
         while True:
             try:
-                return await self._try_part(part, f"{self._prefix}{part.number:04d}-{attempt}{self._suffix}")
+                name = f"{part_prefix(self._prefix, part.number)}{attempt}{self._suffix}"
+                return await self._try_part(part, name)
             except ReplicatorError as error:
                 # Nobody else writes a part's name, so a write that is lost is an answer of ours that was.
                 lost = isinstance(error, (SessionGone, PreconditionFailed))
