@@ -246,10 +246,11 @@ class _Copy:
         claim.describe(lambda: parts_text(of, UnfinishedParts(self._prefix, self._finished)))
 
     async def leave(self, error: BaseException) -> None:
-        """Keeps what is finished when somebody else goes on with it."""
+        """Keeps what is finished when somebody else goes on with it: what nobody was told of is for nobody."""
         if await self.claim.leaves(error):
             for part in self._finished.values():
-                self.temporaries.pop(part.name, None)
+                if self.claim.may_have_told(part.name):
+                    self.temporaries.pop(part.name, None)
 
     async def run(self, committing: Committing, resumed: Callable[[int], None]) -> Replica:
         try:

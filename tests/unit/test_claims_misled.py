@@ -11,7 +11,7 @@ import pytest
 
 from consumer.errors import Reason, ReplicatorError
 from consumer.model import CarriedMetadata, ObjectRef
-from consumer.names import PARTS_PREFIX
+from consumer.names import PARTS_PREFIX, is_temporary
 from consumer.transfer import CHUNK
 from consumer.unfinished import FinishedPart, UnfinishedParts, parts_text, read_parts
 from tests.doubles.memory_ledger import LONGEST_NOTES
@@ -86,6 +86,22 @@ async def test_the_dead_that_are_ended_before_they_hear_remove_no_part_of_the_li
     other.release()
     town.assert_replicated(await task)
     assert len(town.destination.sessions) == 12
+
+
+async def test_what_nobody_was_told_of_is_removed_by_the_dead_that_come_back(town: Town) -> None:
+    """It was on its way when the process stood still, and nobody can ever take it up."""
+    town.put()
+    first = await town.pod(parts=True)
+    hold = await town.killed(first, "committed", 0, only=part(7))
+    await town.later()
+    second = await town.pod(parts=True)
+    town.assert_replicated(await second.replicate())
+    [left] = [name for name in town.destination.objects if is_temporary(name)]
+    assert "/0007-1" in left
+    await _in_reach_again(first)
+    hold.release()
+    await asyncio.wait({town._tasks[0]})
+    assert not [name for name in town.destination.objects if is_temporary(name)]
 
 
 async def _in_reach_again(pod: Any) -> None:
