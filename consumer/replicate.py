@@ -101,8 +101,8 @@ class _Written:
 @dataclass(slots=True)
 class _Attempts:
     """The writes of one event so far. `unanswered` may be visible after all; `out` says that a change was asked for
-    and that nobody has looked since whether it was still the right one; `misled`, that a session or what another process
-    left was lost, so that no word of the ledger about any is taken again."""
+    and that nobody has looked since whether it was still the right one; `misled`, that an upload was lost, perhaps one
+    that another process left: no word of the ledger about any is taken again."""
 
     unanswered: list[_Written] = field(default_factory=list)
     out: bool = False

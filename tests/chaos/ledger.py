@@ -50,10 +50,11 @@ class ChaosLedger(MemoryLedger):
         self.honest = True
         self.refused: set[Worker | None] = set()
         self._old_notes: defaultdict[str, list[str]] = defaultdict(list)
-        self._snapshot: dict[str, MemoryClaim] = {}
+        self._states: list[dict[str, MemoryClaim]] = []
 
     async def claim(self, key: str, token: str, seconds: float) -> ClaimAnswer:
         self.owners[token] = WORKER.get()
+        self._states.append(deepcopy(self.claims))
         return await super().claim(key, token, seconds)
 
     async def renew(self, key: str, token: str, seconds: float, notes: str | None = None) -> bool:
@@ -86,13 +87,10 @@ class ChaosLedger(MemoryLedger):
             case "confirms all":
                 done = True
                 self.lie("renew", True)
-            case "snapshot":
-                self._snapshot = deepcopy(self.claims)
-                return bool(self._snapshot)
-            case "restore":
-                done = bool(self._snapshot)
+            case "old state":
+                done = bool(self._states)
                 if done:
-                    self.claims = deepcopy(self._snapshot)
+                    self.claims = deepcopy(self._states[index % len(self._states)])
             case _:
                 done = bool(keys)
                 if done:
@@ -152,6 +150,6 @@ SPOIL: Final[dict[str, Callable[[dict[str, Any], int], None]]] = {
     "wrong parts": _wrong_parts,
 }
 HURTS: Final = (
-    *("wipe", "grants all", "refuses all", "refuses the holder", "confirms all", "snapshot", "restore"),
+    *("wipe", "grants all", "refuses all", "refuses the holder", "confirms all", "old state"),
     *("other notes", "old notes", "cut short", "a bit", *SPOIL),
 )

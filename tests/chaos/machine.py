@@ -9,7 +9,7 @@ ended badly.
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
@@ -34,7 +34,7 @@ STEPS: Final = (
     *("start_session", "chunk", "chunk", "part committed", "part committed", "part start_session"),
     *("commit", "committed", "part discard", "piece", "open"),
 )
-ENDS: Final = ("crash", "stall", "stall", "stall", "drain", "nothing")
+ENDS: Final = ("crash", "stall", "stall", "drain", "wake to a drain", "wake to a drain", "nothing")
 _MOST_STEPS: Final = 400
 
 
@@ -73,6 +73,23 @@ class ClaimingPod(Pod):
         return self._ledger._up and not self._ledger._late
 
 
+INTERRUPTED: Final[dict[str, st.SearchStrategy[Any]]] = {
+    "change": st.builds(
+        Change,
+        st.sampled_from(REFS),
+        st.just("put"),
+        st.sampled_from([0, 1, 1, 3, 4]),
+        st.sampled_from([0, 1]),
+    ),
+    "pod": indexes,
+    "step": st.sampled_from(STEPS),
+    "skip": st.integers(0, 5),
+    "end": st.sampled_from(ENDS),
+    "hurt": st.sampled_from(["", *HURTS]),
+    "rest": seldom,
+}
+
+
 class ClaimingLives(Lives):
     """See the module."""
 
@@ -84,32 +101,9 @@ class ClaimingLives(Lives):
         """Whether somebody hurts the ledger in this life, or the pods alone have their troubles."""
         self.rough = rough
 
-    @rule(
-        change=st.builds(
-            Change,
-            st.sampled_from(REFS),
-            st.just("put"),
-            st.sampled_from([0, 1, 1, 3, 4]),
-            st.sampled_from([0, 1]),
-        ),
-        pod=indexes,
-        step=st.sampled_from(STEPS),
-        skip=st.integers(0, 5),
-        end=st.sampled_from(ENDS),
-        hurt=st.sampled_from([*5 * [""], *HURTS]),
-        other=indexes,
-        rest=seldom,
-    )
+    @rule(**INTERRUPTED)
     def interrupted(
-        self,
-        change: Change,
-        pod: int,
-        step: str,
-        skip: int,
-        end: str,
-        hurt: str,
-        other: int,
-        rest: bool,
+        self, change: Change, pod: int, step: str, skip: int, end: str, hurt: str, rest: bool
     ) -> None:
         """A large copy gets so far; its pod is stopped somehow, and another one has the message."""
         before = len(self.world.untold)
@@ -127,14 +121,20 @@ class ClaimingLives(Lives):
                 self.crash(pod, True)
             case "drain":
                 self.drain(pod, True)
-            case "stall":
+            case "stall" | "wake to a drain":
                 self.ledger.steps.frozen.add(chosen.name)
                 totals["stalls"] += 1
         if hurt:
             self.hurt(hurt, skip)
         if end != "nothing":
             self._run(asyncio.sleep(31.0))
-        self._work_on_all(self._pod(self.pods.index(chosen) + 1 if chosen in self.pods else pod))
+        next_one = self._pod(self.pods.index(chosen) + 1 if chosen in self.pods else pod)
+        if end == "wake to a drain":
+            self._run(next_one.receive(3))
+            for worker in list(next_one.workers):
+                self._until(worker, step, 1)
+            self._wake_to_a_drain(chosen)
+        self._work_on_all(next_one)
         self.mend()
         if end == "stall":
             self._thaw(chosen.name)
@@ -174,6 +174,13 @@ class ClaimingLives(Lives):
                     return
             self.scheduler.proceed(waiting[0])
             self._spin()
+
+    def _wake_to_a_drain(self, pod: Pod) -> None:
+        """It can reach the ledger, and is told to stop before it hears anything."""
+        self.ledger.steps.frozen.discard(pod.name)
+        assert pod._ledger is not None
+        pod._ledger._come_back(None)
+        self.drain(self.pods.index(pod), True)
 
     def _work_on_all(self, pod: Pod) -> None:
         """The pod receives what it can, and brings all that it has as far as it gets."""
@@ -290,7 +297,9 @@ class ClaimingLives(Lives):
         succeeded = worker.outcomes and not any(outcome.failure for outcome in worker.outcomes)
         given_up = pod in self.gone or pod.recorder.of(TemporariesLeft)
         taken = worker in self.ledger.refused and self.ledger.was_told(name)
-        assert not worker.alive or not succeeded or given_up or taken, self._told(f"{name} is left by {worker}")
+        assert not worker.alive or not succeeded or given_up or taken, self._told(
+            f"{name} is left by {worker}"
+        )
 
     def teardown(self) -> None:
         super().teardown()

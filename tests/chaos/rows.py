@@ -177,7 +177,10 @@ async def away_for_a_while(town: ChaosTown) -> None:
     await task
 
 
-@row(LEDGER, "out of reach of a holder that stands still for 40 s; another one has it, and neither hears of the other")
+@row(
+    LEDGER,
+    "out of reach of a holder that stands still for 40 s; another one has it, and neither hears of the other",
+)
 async def partitioned(town: ChaosTown) -> None:
     first, task = await _killed(town)
     first.line.cut = True
@@ -367,10 +370,11 @@ def killed_at(step: int) -> Story:
         first = await town.pod()
         first.stops_at = step
         task = town.begin(first)
-        while first.awake.is_set() and not task.done():
-            await asyncio.sleep(0.5)
-        if not task.done():
+        stopped = asyncio.create_task(first.stopped.wait())
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
             await _taken_over(town)
+        stopped.cancel()
 
     return story
 

@@ -73,6 +73,7 @@ class ChaosPod(Pod):
         super().__init__(town, parts=parts)
         self.awake = asyncio.Event()
         self.awake.set()
+        self.stopped = asyncio.Event()
         self.steps = 0
         self.stops_at = 0
         self.line: FrozenLine = FrozenLine(town.ledger, self)
@@ -82,6 +83,7 @@ class ChaosPod(Pod):
         self.steps += 1
         if self.steps == self.stops_at:
             self.awake.clear()
+            self.stopped.set()
         await self.awake.wait()
 
     async def awake_for(self, call: Coroutine[Any, Any, T]) -> T:

@@ -11,7 +11,16 @@ from .rows import PARTS, ROWS, STREAM, Row
 from .table import Costs, cells, costs_of, costs_of_a_kill, steps_over, undisturbed
 
 PATH = Path(__file__).parents[2] / "docs" / "chaos.md"
-COLUMNS = ("what happens", "over", "sent again", "read again", "requests", "to the ledger", "later by", "left")
+COLUMNS = (
+    "what happens",
+    "over",
+    "sent again",
+    "read again",
+    "requests",
+    "to the ledger",
+    "later by",
+    "left",
+)
 KILLED = "Killed at a step"
 
 _PREFACE = """\
@@ -20,18 +29,20 @@ _PREFACE = """\
 Pods tell each other through the [ledger](ledger.md) who copies a large object, and how far that is. None of it is
 trusted: this page says what it costs when pods stop in the middle and when the ledger is wiped, hangs, cannot be
 reached, goes back to an old state or lies. Each line is one test, with the whole engine of several pods over stores
-that count, in virtual time; the page is written from what they counted by `python -m tests.chaos.write_docs`, and a test
-fails when the two differ.
+that count, in virtual time; the page is written from what they counted by `python -m tests.chaos.write_docs`, and a
+test fails when the two differ.
 
 In every line, however it reads: the only object that ever became visible is the whole source with its own metadata, and
 it became visible once.
 
 How to read it:
 
-- One object of {size:,} bytes is copied. **Over** one stream it takes {stream:.0f} s, in eleven *parts* over two streams
-  {parts:.1f} s. Undisturbed that is {stream_requests} and {parts_requests} requests to the stores, and
+- One object of {size:,} bytes is copied. **Over** one stream it takes {stream:.0f} s, in eleven *parts* over two
+  streams {parts:.1f} s. Undisturbed that is {stream_requests} and {parts_requests} requests to the stores, and
   {stream_asked} and {parts_asked} to the ledger. All columns tell what was needed besides.
-- **Sent again** and **read again** are shares of the object, over all pods; 64 KiB are what is on its way at any moment.
+- **Sent again** and **read again** are shares of the object, over all pods; 64 KiB are what is on its way at any
+  moment. A holder notes every 5 s how far it is, a quarter of this copy of 20 s: so much is read again. Of a copy that
+  takes an hour it is a thousandth.
 - **Later by** is when the replica became visible. A message whose pod is silent comes back after 30 s, and a claim runs
   out 30 s after its holder's last word. One that fails comes back after 2.5 s, or when its claim may have run out.
 - **Left** are temporary objects that nobody removed. They cost storage until they are swept by age.
@@ -42,8 +53,8 @@ Not in the table, because nothing can make it good:
   lost or old cost requests alone. `consumer replicate` looks whatever the ledger says.
 - A ledger that says for ever that somebody else has the claim holds up large objects for as long. Their messages wait,
   and are never dead letters for that.
-- A process that cannot hear the ledger when it wakes drops or removes, if its own copy fails, what another one has taken
-  up since. That one starts over.
+- A process that cannot hear the ledger when it wakes drops or removes, if its own copy fails, what another one has
+  taken up since. That one starts over.
 """
 
 

@@ -15,6 +15,7 @@ from consumer.names import PARTS_PREFIX, is_temporary
 from consumer.transfer import CHUNK
 from consumer.unfinished import FinishedPart, UnfinishedParts, parts_text, read_parts
 from tests.doubles.memory_ledger import LONGEST_NOTES
+from tests.doubles.memory_stores import crc32c
 from tests.doubles.virtual_time import VIRTUAL_TIME, Backend
 from tests.unit.test_resumed import DATA, KEY, LEDGER_KEY, REF, Town, part
 
@@ -102,6 +103,21 @@ async def test_what_nobody_was_told_of_is_removed_by_the_dead_that_come_back(tow
     hold.release()
     await asyncio.wait({town._tasks[0]})
     assert not [name for name in town.destination.objects if is_temporary(name)]
+
+
+async def test_what_the_dead_committed_while_the_living_looked_is_looked_at_anew(town: Town) -> None:
+    """Nobody vouches for bytes that it has not read, and nobody deletes them for that."""
+    town.put()
+    await town.killed(await town.pod())
+    await town.later()
+
+    def commit() -> None:
+        session = town.destination.sessions[0]
+        session.replica = town.destination.commit(session.new, DATA, crc32c(DATA))
+
+    town.destination.steps.at("persisted", commit)
+    town.assert_replicated(await (await town.pod()).replicate())
+    assert len(town.destination.history[KEY]) == 1
 
 
 async def _in_reach_again(pod: Any) -> None:
