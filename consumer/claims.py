@@ -43,6 +43,7 @@ class Claim:
         self._token = uuid.uuid4().hex
         self._describe: Callable[[], str] | None = None
         self._told = ""
+        self._may_be_known = ""
         self._telling = asyncio.Lock()
         self.left = left
         self.lost = False
@@ -84,15 +85,25 @@ class Claim:
                 return False
             text = self._describe() if self._describe else ""
             news = None if text == self._told else text
+            before, self._may_be_known = self._may_be_known, text
             ours = await self._ledger.renew(self._key, self._token, CLAIM_SECONDS, news)
             if ours:
                 self._told = text
-            self.lost = ours is False
+            elif ours is False:
+                self.lost, self._may_be_known = True, before
             return bool(ours)
 
+    def may_have_told(self, what: str) -> bool:
+        """Whether somebody else may know of it by what the ledger was told last, or told us."""
+        return what in self._may_be_known
+
     async def leaves(self, error: BaseException) -> bool:
-        """Whether somebody else goes on, or will, with what an attempt that ended so has begun: then it has to stay."""
-        return self.lost or (may_go_on(error) and self._describe is not None and await self.renew())
+        """Whether somebody else goes on, or will, with what an attempt that ended so has begun: then it has to stay.
+
+        Asked however it ended: a process that stood still for a while may not have heard yet whose work it is now.
+        """
+        heard = self._describe is not None and await self.renew()
+        return self.lost or (heard and may_go_on(error))
 
     async def take(self) -> None:
         """Raises `in_progress` when somebody else is at it."""
@@ -103,7 +114,7 @@ class Claim:
             return
         if not answer.granted:
             raise _in_progress(answer.remaining)
-        self.left = self._told = answer.notes
+        self.left = self._told = self._may_be_known = answer.notes
 
     async def release(self, *, keep_notes: bool) -> None:
         if self._ledger is not None and not self.lost:

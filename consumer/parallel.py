@@ -35,7 +35,14 @@ from consumer.parts import COMPOSE_MOST, Part, PartSizes, batches, divide
 from consumer.ports import Composer, DestinationStore, Observer, SourceStore
 from consumer.proof import Proof
 from consumer.transfer import STREAM_RESERVATION, Committing, Sleep, check_same_state, copy_large
-from consumer.unfinished import FinishedPart, UnfinishedParts, fingerprint, parts_text, read_parts
+from consumer.unfinished import (
+    FinishedPart,
+    UnfinishedParts,
+    fingerprint,
+    part_prefix,
+    parts_text,
+    read_parts,
+)
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -148,6 +155,10 @@ class GiantCopies:
                 f"{source.ref.uri} was not copied in {LONGEST_COPY_SECONDS // 3600} hours",
                 operation="storage.objects.create",
             ) from error
+        except NotInParts as error:
+            await copy.leave(error)
+            copy.claim.check()
+            raise
         except ReplicatorError as error:
             await copy.leave(error)
             if copy.taken_up:
@@ -235,10 +246,11 @@ class _Copy:
         claim.describe(lambda: parts_text(of, UnfinishedParts(self._prefix, self._finished)))
 
     async def leave(self, error: BaseException) -> None:
-        """Keeps what is finished when somebody else goes on with it."""
+        """Keeps what is finished when somebody else goes on with it: what nobody was told of is for nobody."""
         if await self.claim.leaves(error):
             for part in self._finished.values():
-                self.temporaries.pop(part.name, None)
+                if self.claim.may_have_told(part.name):
+                    self.temporaries.pop(part.name, None)
 
     async def run(self, committing: Committing, resumed: Callable[[int], None]) -> Replica:
         try:
@@ -299,7 +311,8 @@ class _Copy:
         attempt = 1
         while True:
             try:
-                return await self._try_part(part, f"{self._prefix}{part.number:04d}-{attempt}{self._suffix}")
+                name = f"{part_prefix(self._prefix, part.number)}{attempt}{self._suffix}"
+                return await self._try_part(part, name)
             except ReplicatorError as error:
                 # Nobody else writes a part's name, so a write that is lost is an answer of ours that was.
                 lost = isinstance(error, (SessionGone, PreconditionFailed))

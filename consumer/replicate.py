@@ -102,10 +102,12 @@ class _Written:
 @dataclass(slots=True)
 class _Attempts:
     """The writes of one event so far. `unanswered` may be visible after all; `out` says that a change was asked for
-    and that nobody has looked since whether it was still the right one."""
+    and that nobody has looked since whether it was still the right one; `misled`, that an upload was lost, perhaps one
+    that another process left: no word of the ledger about any is taken again."""
 
     unanswered: list[_Written] = field(default_factory=list)
     out: bool = False
+    misled: bool = False
     _asked_to_stop: bool = False
 
     def begin(self) -> None:
@@ -323,10 +325,18 @@ class Replicator:
         else:
             holding = self._claims.hold(key_of(event.ref))
         async with holding as claim:
-            if self._giants is not None and await self._giants.wants(source):
-                with suppress(NotInParts):
-                    return await self._copy_parts(self._giants, event, name, source, replica, attempts, claim)
-            return await self._copy_session(event, name, source, replica, attempts, claim)
+            if attempts.misled:
+                claim.forget()
+            try:
+                if self._giants is not None and await self._giants.wants(source):
+                    with suppress(NotInParts):
+                        return await self._copy_parts(
+                            self._giants, event, name, source, replica, attempts, claim
+                        )
+                return await self._copy_session(event, name, source, replica, attempts, claim)
+            except SessionGone:
+                attempts.misled = True
+                raise
 
     async def _write_over(
         self,

@@ -124,7 +124,9 @@ async def resume_large(
     copy.leave_marks(of, left)
     try:
         async with copy.until_its_end():
-            return await copy.go_on(left, resumed)
+            replica = await copy.go_on(left, resumed)
+            _check_made(replica, new)
+            return replica
     except ReplicatorError as error:
         claim.start_over(error)
         raise
@@ -385,6 +387,19 @@ class _LargeCopy:
                 )
             self._replayed = self._size  # nothing left to compare
         return piece[known:]
+
+
+def _check_made(replica: Replica, new: NewObject) -> None:
+    """A session makes what it was begun for, and which one that was is the ledger's word: it may be another object
+    with the same bytes. What the answer does not tell is not compared."""
+    told = replica.metadata
+    other = bool(told) and any(told.get(name) != value for name, value in new.metadata.items())
+    if other or replica.name not in ("", new.name):
+        raise SessionGone(
+            Reason.SESSION_LOST,
+            f"the upload that was taken up made another object than {new.name}",
+            operation="storage.objects.create",
+        )
 
 
 def _recoverable(error: ReplicatorError) -> ReplicatorError:

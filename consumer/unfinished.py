@@ -18,6 +18,9 @@ from consumer.identity import metadata_digest
 from consumer.model import NewObject
 from consumer.names import PARTS_PREFIX
 
+NOTES_MOST: Final = 200 * 1024
+"""Bytes of notes that a ledger takes (`ports.Ledger.renew`)."""
+
 _VERSION: Final = 1
 
 
@@ -94,12 +97,22 @@ def read_session(text: str, of: str) -> UnfinishedSession | None:
 
 
 def parts_text(of: str, unfinished: UnfinishedParts) -> str:
-    """As `read_parts` takes it, for the write that has the fingerprint `of`."""
-    parts = {
-        str(number): [part.name, part.revision, part.crc32c, part.digest.hex()]
-        for number, part in unfinished.parts.items()
-    }
+    """As `read_parts` takes it, for the write that has the fingerprint `of`: as many parts as notes have room for. A
+    part may be made of hundreds of the source's own, and tells the digest of each."""
+    room = NOTES_MOST - len(_text(of, {"prefix": unfinished.prefix, "parts": {}}))
+    parts: dict[str, list[str | int]] = {}
+    for number, part in unfinished.parts.items():
+        told: list[str | int] = [part.name, part.revision, part.crc32c, part.digest.hex()]
+        room -= len(json.dumps({str(number): told}))
+        if room < 0:
+            break
+        parts[str(number)] = told
     return _text(of, {"prefix": unfinished.prefix, "parts": parts})
+
+
+def part_prefix(prefix: str, number: int) -> str:
+    """How the name of a part begins: it says which part that is, whatever is told of it."""
+    return f"{prefix}{number:04d}-"
 
 
 def read_parts(text: str, of: str) -> UnfinishedParts | None:
@@ -112,9 +125,8 @@ def read_parts(text: str, of: str) -> UnfinishedParts | None:
         return None
     if not isinstance(prefix, str) or not prefix.startswith(PARTS_PREFIX):
         return None
-    return (
-        UnfinishedParts(prefix, parts) if all(one.name.startswith(prefix) for one in parts.values()) else None
-    )
+    named = all(part.name.startswith(part_prefix(prefix, number)) for number, part in parts.items())
+    return UnfinishedParts(prefix, parts) if named else None
 
 
 def _text(of: str, fields: dict[str, Any]) -> str:

@@ -144,13 +144,10 @@ class Pod:
         self._slots = Slots(CAPACITY)
         self._leases = LeaseKeeper(self._queue, self.recorder, clock)
         self._gate = Gate(StoreProbes({Store.S3: world.source}, [world.destination]), self.recorder, clock)
-        replicator = Replicator(
-            world.source, world.destination, MemoryBudget(64 * MIB), self.recorder, policy=policy
-        )
+        self._ledger = None if ledger is None else GuardedLedger(ledger, self.recorder, clock)
+        replicator = self._new_replicator(policy)
         settled: Replicates = replicator
-        self._ledger = None
-        if ledger is not None:
-            self._ledger = GuardedLedger(ledger, self.recorder, clock)
+        if self._ledger is not None:
             route = Route(Place(Store.S3, ANY_BUCKET), Place(Store.GCS, "replicas"), policy=policy)
             settled = LedgerFirst(replicator, self._ledger, lambda ref: route)
         self._pipeline = Pipeline(
@@ -169,6 +166,12 @@ class Pod:
         self._start(Worker(name, "leases"), self._leases.run())
         self._start(Worker(name, "gate"), self._gate.run())
         self._keepers = set(self.tasks)
+
+    def _new_replicator(self, policy: Policy) -> Replicator:
+        world = self._world
+        return Replicator(
+            world.source, world.destination, MemoryBudget(64 * MIB), self.recorder, policy=policy
+        )
 
     async def connect(self) -> None:
         """Begins to use its ledger, if it has one."""

@@ -330,7 +330,13 @@ class MemoryDestination:
                 operation="storage.objects.create",
             )
         self._require(new.name, new.if_revision, "storage.objects.create")
-        return self.put(new.name, data, metadata=new.metadata, carried=new.carried, temporary=new.temporary)
+        return self.put(
+            new.name,
+            data,
+            metadata={**new.carried.user, **new.metadata},
+            carried=new.carried,
+            temporary=new.temporary,
+        )
 
     # --- ports.Composer ---
 

@@ -48,6 +48,7 @@ BUCKET, KEY = "source", "large"
 REF = ObjectRef(BUCKET, KEY)
 EVENT = ObjectEvent(EventKind.CREATED, REF)
 LEDGER_KEY = key_of(REF)
+CARRIED = CarriedMetadata(content_type="video/mp4", user={"a": "b"})
 DATA = random.Random(12).randbytes(40 * CHUNK + 77)
 OTHER = random.Random(13).randbytes(len(DATA))
 PIECE = CHUNK // 4
@@ -152,7 +153,7 @@ class Town:
         return pod
 
     def put(self, data: bytes = DATA, *, with_crc32c: bool = True, **more: Any) -> SourceObject:
-        return self.source.put(BUCKET, KEY, data, with_crc32c=with_crc32c, **more)
+        return self.source.put(BUCKET, KEY, data, with_crc32c=with_crc32c, carried=CARRIED, **more)
 
     def begin(self, pod: Pod, event: ObjectEvent = EVENT) -> asyncio.Task[Outcome]:
         task = asyncio.create_task(pod.replicate(event))
