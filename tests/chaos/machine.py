@@ -73,7 +73,7 @@ class ClaimingPod(Pod):
         return self._ledger._up and not self._ledger._late
 
 
-INTERRUPTED: Final[dict[str, st.SearchStrategy[Any]]] = {
+INTERRUPTED: Final[dict[str, Any]] = {
     "change": st.builds(
         Change,
         st.sampled_from(REFS),
@@ -95,6 +95,11 @@ class ClaimingLives(Lives):
 
     ledger: ChaosLedger
     rough = False
+
+    @property
+    def stores(self) -> ChaosDestination:
+        assert isinstance(self.world.destination, ChaosDestination)
+        return self.world.destination
 
     @initialize(rough=st.booleans())
     def choose_weather(self, rough: bool) -> None:
@@ -242,7 +247,7 @@ class ClaimingLives(Lives):
 
     def _start_pod(self) -> None:
         number = len(self.pods) + len(self.gone) + 1
-        self.world.destination.ending = self._ending
+        self.stores.ending = self._ending
 
         async def start() -> Pod:
             pod = ClaimingPod(
@@ -270,7 +275,7 @@ class ClaimingLives(Lives):
     def _ending(self, what: str) -> None:
         """Somebody drops a session or a temporary object."""
         worker, ledger = WORKER.get(), self.ledger
-        if worker is None or not ledger.honest or worker in self.world.destination.done:
+        if worker is None or not ledger.honest or worker in self.stores.done:
             return
         pod = next((pod for pod in self.pods if pod.name == worker.pod), None)
         if not isinstance(pod, ClaimingPod) or not pod.hears:
@@ -289,7 +294,7 @@ class ClaimingLives(Lives):
                 self._check_left(name)
 
     def _check_left(self, name: str) -> None:
-        worker = self.world.destination.makers[name].worker
+        worker = self.stores.makers[name].worker
         assert worker is not None
         totals["temporaries left"] += 1
         pod = next(pod for pod in self.pods + self.gone if pod.name == worker.pod)

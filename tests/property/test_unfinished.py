@@ -16,6 +16,7 @@ from consumer.unfinished import (
     UnfinishedParts,
     UnfinishedSession,
     fingerprint,
+    part_prefix,
     parts_text,
     read_parts,
     read_session,
@@ -24,6 +25,7 @@ from consumer.unfinished import (
 
 NEW = NewObject("name", 300, 7, CarriedMetadata(content_type="text/plain"), {"replicator-etag": "e"})
 OF = fingerprint("gs://bucket/name", NEW)
+PREFIX = f"{PARTS_PREFIX}1/"
 
 crcs = st.integers(0, 2**32 - 1)
 counts = st.integers(0, 2**60)
@@ -31,11 +33,15 @@ marks = st.lists(counts, unique=True).flatmap(
     lambda offsets: st.tuples(*[st.tuples(st.just(offset), crcs) for offset in sorted(offsets)])
 )
 sessions = st.builds(UnfinishedSession, st.text(min_size=1), marks.map(list), counts, counts)
-finished = st.builds(
-    FinishedPart, st.text().map(lambda text: f"{PARTS_PREFIX}1/{text}"), counts, crcs, st.binary(max_size=64)
-)
-parts = st.builds(
-    UnfinishedParts, st.just(f"{PARTS_PREFIX}1/"), st.dictionaries(st.integers(0, 1023), finished)
+
+
+def finished(number: int) -> st.SearchStrategy[tuple[int, FinishedPart]]:
+    name = st.text().map(lambda text: f"{part_prefix(PREFIX, number)}{text}")
+    return st.tuples(st.just(number), st.builds(FinishedPart, name, counts, crcs, st.binary(max_size=64)))
+
+
+parts = st.lists(st.integers(0, 1023).flatmap(finished), max_size=20).map(
+    lambda some: UnfinishedParts(PREFIX, dict(some))
 )
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -154,7 +154,8 @@ async def test_a_ledger_that_tells_the_same_wrong_thing_for_ever_stops_no_copy(
     else:
         town.put(part_sizes=(len(DATA) - 5, 5), with_crc32c=False)
         town.source.put_state(replace(town.source._state(REF), part_sizes=None))
-    await town.killed(await town.pod(parts=parts), **({"only": part(7), "skip": 3} if parts else {}))
+    pod = await town.pod(parts=parts)
+    await (town.killed(pod, skip=3, only=part(7)) if parts else town.killed(pod))
     told = json.loads(town.ledger.claims[LEDGER_KEY].notes)
     if parts:
         told["parts"]["2"][3] = "00" * 16
