@@ -123,14 +123,15 @@ class Bulk:
         """Until all is done or it is asked to stop. Raises GivenUp, also when a listing fails."""
         listing = asyncio.ensure_future(self._list_all())
         stopping = self._stopping()
+        everything: set[asyncio.Future[Any]] = {listing, *stopping}
         try:
-            await asyncio.wait({listing, *stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
             if listing.done() and listing.exception() is None:
                 await self._wait_for_work(stopping)
         finally:
-            for task in (listing, *stopping):
+            for task in everything:
                 task.cancel()
-            await asyncio.wait({listing, *stopping})
+            await asyncio.wait(everything)
             await self._end_work()
         if not listing.cancelled() and (error := listing.exception()) is not None:
             raise error
