@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import shlex
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 
@@ -197,3 +201,84 @@ def test_what_cannot_be_done_is_said(site: Site, launch: Launcher) -> None:
     command = launch("verify", "s3://no-such-bucket-anywhere", env=quick)
     assert command.wait() == 3
     assert "no-such-bucket-anywhere" in command.stderr
+
+
+class TestTheWayBack:
+    """From GCS to S3: the source's listing tells everything, the destination's nothing of metadata."""
+
+    def env(self, site: Site) -> dict[str, str]:
+        return site.env(
+            GCS_BUCKET_NAME=None,
+            ROUTES=json.dumps(
+                [{"from": f"gs://{site.destination}", "to": f"s3://{site.quiet_bucket}/back/"}]
+            ),
+        )
+
+    def test_copied_compared_and_a_difference_found(self, site: Site, launch: Launcher) -> None:
+        for number in range(4):
+            site.gcs.put(site.destination, f"k/{number}", f"body {number}".encode(), metadata={"a": "b"})
+        place = f"gs://{site.destination}/k/"
+        _, summary = told(launch("backfill", place, "--json", env=self.env(site)), 0)
+        assert summary["copied"] == 4
+        before = len(site.requests)
+        _, summary = told(launch("backfill", place, "--json", env=self.env(site)), 0)
+        assert summary["equal"] == 4
+        looks = [request.method for request in site.requests[before:] if "/back/k/" in request.path]
+        assert looks == ["HEAD"] * 4  # one look each, since the listing of S3 tells no metadata
+        site.put("back/k/1", b"somebody else's", quiet=True)
+        site.put("back/k/extra", b"somebody else's", quiet=True)
+        lines, summary = told(launch("verify", place, "--json", env=self.env(site)), 1)
+        found = {line["source"].rpartition("/")[2]: line["kind"] for line in lines}
+        assert found == {"1": "different", "extra": "extra"}
+        assert (summary["equal"], summary["hashed"]) == (3, 3)
+
+
+class TestInventory:
+    def manifest(self, site: Site, keys: list[str], md5: str | None = None) -> str:
+        listed = {
+            one["Key"]: one for one in site.aws.s3.list_objects_v2(Bucket=site.quiet_bucket)["Contents"]
+        }
+        lines = []
+        for key in keys:
+            one = listed.get(key, {"Size": 1, "ETag": '"gone"', "LastModified": datetime.now(UTC)})
+            cells = (
+                site.quiet_bucket,
+                quote_plus(key),
+                one["Size"],
+                one["LastModified"].isoformat(),
+                one["ETag"],
+            )
+            lines.append(",".join(f'"{str(cell).strip(chr(34))}"' for cell in cells))
+        data = gzip.compress("\n".join(lines).encode())
+        site.put("lists/1.csv.gz", data)
+        checksum = md5 or hashlib.md5(data).hexdigest()
+        document = {
+            "sourceBucket": site.quiet_bucket,
+            "fileFormat": "CSV",
+            "fileSchema": "Bucket, Key, Size, LastModifiedDate, ETag",
+            "files": [{"key": "lists/1.csv.gz", "size": len(data), "MD5checksum": checksum}],
+        }
+        site.put("lists/manifest.json", json.dumps(document).encode())
+        return f"s3://{site.bucket}/lists/manifest.json"
+
+    def test_what_it_lists_is_copied_and_compared(self, site: Site, launch: Launcher, tmp_path: Path) -> None:
+        bodies = fill(site, 5)
+        uri = self.manifest(site, [*reversed(list(bodies)), "in/gone meanwhile", "not in/this place"])
+        place = f"s3://{site.quiet_bucket}/in/"
+        options = ("--inventory", uri, "--checkpoint", str(tmp_path / "state"), "--json")
+        _, summary = told(launch("backfill", place, *options, env=site.env()), 0)
+        assert (summary["copied"], summary["missing"]) == (5, 1)
+        assert site.replicas() == bodies
+        before = len(site.requests)
+        _, summary = told(launch("verify", place, "--inventory", uri, "--json", env=site.env()), 0)
+        assert (summary["equal"], summary["hashed"]) == (5, 5)
+        asked = [request.path for request in site.requests[before:]]
+        assert not [path for path in asked if path.startswith(f"/{site.quiet_bucket}/in/ö")]
+
+    def test_a_file_that_is_not_the_manifest_s_is_refused(self, site: Site, launch: Launcher) -> None:
+        bodies = fill(site, 1)
+        uri = self.manifest(site, list(bodies), md5="0" * 32)
+        command = launch("backfill", f"s3://{site.quiet_bucket}", "--inventory", uri, env=site.env())
+        assert command.wait() == 1
+        assert "the manifest of the inventory says" in command.stderr
+        assert site.replicas() == {}
