@@ -16,7 +16,6 @@ from consumer.listing import WHOLE, Listing, Span
 
 PAGE: Final = 1000
 _MOST_REQUESTS: Final = 100
-_MOST_SPANS: Final = 256
 _LAST_LETTER: Final = "\U0010ffff"
 
 First = Callable[[str], Awaitable[str | None]]
@@ -26,7 +25,7 @@ First = Callable[[str], Awaitable[str | None]]
 async def plan(
     listing: Listing, bucket: str, prefix: str, span: Span = WHOLE, *, wanted: int, page: int = PAGE
 ) -> list[Span]:
-    """Spans in order that make up `span`: about `wanted` or more where there is enough to share out, else one.
+    """Spans in order that make up `span`: about `wanted` of them where there is enough to share out.
 
     What fits into a `page` is not shared out.
     """
@@ -42,13 +41,13 @@ async def plan(
                     return None
         return None
 
-    return spans_between(span, await _cuts(first, prefix, wanted))
+    return spans_between(span, await _cuts(first, prefix, wanted), wanted)
 
 
-def spans_between(span: Span, cuts: Sequence[str]) -> list[Span]:
-    """The parts of `span` between the cuts, which are in order."""
+def spans_between(span: Span, cuts: Sequence[str], most: int) -> list[Span]:
+    """The parts of `span` between `most` of the cuts, which are in order, or fewer."""
     inside = [cut for cut in cuts if span.holds(cut) and cut != span.until]
-    thinned = inside[:: -(-len(inside) // _MOST_SPANS) or 1]
+    thinned = inside[:: -(-len(inside) // most) or 1]
     bounds = [span.after, *thinned, span.until]
     return [Span(after, until) for after, until in pairwise(bounds)]
 

@@ -132,7 +132,7 @@ class BothSides:
     async def batches(self, span: Span) -> AsyncGenerator[Batch, None]:
         """Every key of the span that either side holds. Raises ReplicatorError when a listing cannot go on."""
         place = self._router.place
-        here = in_order(ahead(self._source.pages(place.bucket, place.prefix, span)), span, str(place.root))
+        here = ahead(in_order(self._source.pages(place.bucket, place.prefix, span), span, str(place.root)))
         there = [self._other_side(*lane, span) for lane in self._lanes]
         async for rows in line_up(here, there):
             yield self._batch(rows)
@@ -164,7 +164,7 @@ class BothSides:
         pages = self._destination(there).pages(
             there.bucket, there.prefix + prefix.removeprefix(source_prefix), inside
         )
-        return in_order(ahead(pages), inside, str(there.root)), key_of
+        return ahead(in_order(pages, inside, str(there.root))), key_of
 
 
 class SourceAlone:
