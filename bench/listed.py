@@ -11,7 +11,7 @@ import base64
 import hashlib
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, overload
 from urllib.parse import quote
@@ -115,7 +115,7 @@ class ListedSink(Sink):
         self._keys = keys
         self._missing_every = missing_every
 
-    def _list(self, query: dict[str, str]) -> dict[str, Any]:
+    def _list(self, query: Mapping[str, str]) -> dict[str, Any]:
         after = query.get("pageToken") or query.get("startOffset", "")
         most = int(query.get("maxResults", "1000"))
         numbers, more = self._keys.page(query.get("prefix", ""), after, most, inclusive=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from consumer.bulk import FAILED, OBJECTS, GivenUp, Tally
 from consumer.compare import MISSING, Finding, Kind, at_a_glance
 from consumer.errors import Kind as FailureKind
-from consumer.errors import ReplicatorError
+from consumer.errors import Reason, ReplicatorError
 from consumer.look import Look
 from consumer.model import EventKind, Failure, ObjectEvent, Outcome, Result
 from consumer.persist import WAITS, Sleep
@@ -95,6 +95,8 @@ class Backfill:
             return {OBJECTS: 1, FAILED: 1}
         if outcome.result in (Result.ALREADY_REPLICATED, Result.ADOPTED):
             return _EQUAL
+        if outcome.reason is Reason.OWN_REPLICA:
+            return _EQUAL  # made of the destination, on the way back
         self._tell(pair, outcome)
         if outcome.result is Result.COPIED:
             return {OBJECTS: 1, "copied": 1, "bytes": outcome.size}

@@ -109,7 +109,7 @@ class Bulk:
         self._grace_seconds = grace_seconds
         self._stop = stop
         self._working: set[asyncio.Task[None]] = set()
-        self._given_up: GivenUp | None = None
+        self._error: Exception | None = None
         self._over = asyncio.Event()
         self._cut = False
 
@@ -135,8 +135,12 @@ class Bulk:
             await self._end_work()
         if not listing.cancelled() and (error := listing.exception()) is not None:
             raise error
-        if self._given_up is not None:
-            raise self._given_up
+        if self._error is not None:
+            raise self._error
+
+    def _end(self, error: Exception) -> None:
+        self._error = self._error or error
+        self._over.set()
 
     def _stopping(self) -> list[asyncio.Future[bool]]:
         return [asyncio.ensure_future(event.wait()) for event in (self._stop.gently, self._over)]
@@ -147,9 +151,8 @@ class Bulk:
         async def one(pair: Pair) -> None:
             try:
                 self.totals.update(await work(pair))
-            except GivenUp as error:
-                self._given_up = self._given_up or error
-                self._over.set()
+            except Exception as error:  # noqa: BLE001 - raised below, when the others have ended
+                self._end(error)
             finally:
                 self._slots.release()
 
@@ -169,8 +172,8 @@ class Bulk:
             for waiting in stopping:
                 waiting.cancel()
             await self._end_work()
-        if self._given_up is not None:
-            raise self._given_up
+        if self._error is not None:
+            raise self._error
 
     async def _wait_for_work(self, stopping: Sequence[asyncio.Future[bool]]) -> None:
         while self._working and not any(one.done() for one in stopping):
@@ -239,9 +242,8 @@ class Bulk:
             finished = not told.get(FAILED)
             if finished:
                 shard.mark.finish(step, told)
-        except GivenUp as error:
-            self._given_up = self._given_up or error
-            self._over.set()
+        except Exception as error:  # noqa: BLE001 - raised by `run`, when the others have ended
+            self._end(error)
         finally:
             self._slots.release()
             if not finished:

@@ -6,8 +6,8 @@ import asyncio
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -20,7 +20,7 @@ from consumer.checkpoint_file import CheckpointFile
 from consumer.checks import Check, Patience, Status
 from consumer.compare import Finding
 from consumer.engine import Engine, open_engine
-from consumer.errors import ConfigurationError, EndpointError, ReplicatorError
+from consumer.errors import ConfigurationError, EndpointError, Kind, Reason, ReplicatorError
 from consumer.inventory import Manifest
 from consumer.inventory_walk import InventoryWalk, read_manifest
 from consumer.listing import Listing, Span
@@ -184,13 +184,15 @@ async def _run(
             )
             watching.begin(bulk)
             error = None
-            async with _saving(file, shards, {"newer_than_at": options.newer_than_at}):
+            saving = _Saving(file, shards, {"newer_than_at": options.newer_than_at}, stop)
+            async with saving:
                 try:
                     await bulk.run()
                     if afterwards is not None and not bulk.interrupted:
                         await afterwards(bulk)
                 except GivenUp as given_up:
                     error = given_up.error
+            error = error or saving.error
             return Ending(
                 bulk.totals,
                 time.monotonic() - began_at,
@@ -308,28 +310,43 @@ def _go_on_after(options: Options, shards: Sequence[Shard]) -> str:
     return next((str(shard.position) for shard in shards if not shard.done), "")
 
 
-@asynccontextmanager
-async def _saving(
-    file: CheckpointFile | None, shards: Sequence[Shard], began: Mapping[str, Any]
-) -> AsyncIterator[None]:
-    """Writes the checkpoint from time to time, and in the end whatever it is."""
-    if file is None:
-        yield
-        return
+class _Saving:
+    """Writes the checkpoint from time to time, and in the end whatever it is; stops the job when it cannot."""
 
-    async def keep() -> None:
+    def __init__(
+        self, file: CheckpointFile | None, shards: Sequence[Shard], began: Mapping[str, Any], stop: Stop
+    ) -> None:
+        self.error: ReplicatorError | None = None
+        self._file = file
+        self._shards = shards
+        self._began = began
+        self._stop = stop
+        self._keeping: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        if self._file is not None:
+            self._save(self._file)
+            self._keeping = asyncio.create_task(self._keep(self._file))
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._file is not None and self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait({self._keeping})
+            self._save(self._file)
+
+    async def _keep(self, file: CheckpointFile) -> None:
         while True:
             await asyncio.sleep(SAVE_SECONDS)
-            file.save(shards, began)
+            self._save(file)
 
-    file.save(shards, began)
-    async with asyncio.TaskGroup() as group:
-        keeping = group.create_task(keep())
+    def _save(self, file: CheckpointFile) -> None:
         try:
-            yield
-        finally:
-            keeping.cancel()
-            file.save(shards, began)
+            file.save(self._shards, self._began)
+        except OSError as error:
+            self.error = ReplicatorError(
+                Reason.REFUSED, f"the checkpoint cannot be written: {error}", kind=Kind.PERMANENT
+            )
+            self._stop.gently.set()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -13,6 +14,7 @@ from consumer.errors import ReplicatorError
 from consumer.listing import Entry, Lined, Listing, Span, ahead, in_order, line_up
 from consumer.model import ObjectRef
 from consumer.names import is_temporary
+from consumer.persist import WAITS, Sleep, is_passing
 from consumer.routes import Place, Route, readers
 
 
@@ -121,7 +123,14 @@ class PlaceRoutes:
 class BothSides:
     """Both listings, laid side by side."""
 
-    def __init__(self, router: PlaceRoutes, source: Listing, destination: Callable[[Place], Listing]) -> None:
+    def __init__(
+        self,
+        router: PlaceRoutes,
+        source: Listing,
+        destination: Callable[[Place], Listing],
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._sleep = sleep
         self._router = router
         self._source = source
         self._destination = destination
@@ -132,7 +141,8 @@ class BothSides:
     async def batches(self, span: Span) -> AsyncGenerator[Batch, None]:
         """Every key of the span that either side holds. Raises ReplicatorError when a listing cannot go on."""
         place = self._router.place
-        here = ahead(in_order(self._source.pages(place.bucket, place.prefix, span), span, str(place.root)))
+        pages = patient(self._source, place.bucket, place.prefix, span, self._sleep)
+        here = ahead(in_order(pages, span, str(place.root)))
         there = [self._other_side(*lane, span) for lane in self._lanes]
         async for rows in line_up(here, there):
             yield self._batch(rows)
@@ -161,10 +171,36 @@ class BothSides:
         inside = span_of_rest(span, source_prefix, there.prefix)
         if inside is None:
             return _nothing(), key_of
-        pages = self._destination(there).pages(
-            there.bucket, there.prefix + prefix.removeprefix(source_prefix), inside
+        pages = patient(
+            self._destination(there),
+            there.bucket,
+            there.prefix + prefix.removeprefix(source_prefix),
+            inside,
+            self._sleep,
         )
         return ahead(in_order(pages, inside, str(there.root))), key_of
+
+
+async def patient(
+    listing: Listing, bucket: str, prefix: str, span: Span, sleep: Sleep
+) -> AsyncGenerator[Sequence[Entry], None]:
+    """The pages of a listing in order; behind a failure that passes it goes on after the last key that came."""
+    last, failures = span.after, 0
+    while True:
+        begun_after = last
+        try:
+            async for page in listing.pages(bucket, prefix, Span(last, span.until)):
+                failures = 0
+                if page:
+                    last = page[-1].key
+                # Asked for what is behind a key, a store may tell that one too.
+                yield page if begun_after == span.after else [one for one in page if one.key > begun_after]
+            return
+        except ReplicatorError as error:
+            if not is_passing(error.kind) or failures == len(WAITS):
+                raise
+            await sleep(WAITS[failures])
+            failures += 1
 
 
 class SourceAlone:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.watermark import Step, Watermark
@@ -11,6 +11,7 @@ from consumer.watermark import Step, Watermark
 fates = st.lists(st.sampled_from(["passed", "finished", "failed", "open"]), max_size=30)
 
 
+@settings(deadline=None)
 @given(fates, st.randoms(use_true_random=False))
 def test_everything_up_to_it_is_done_and_nothing_more_could_be(fates: list[str], random: object) -> None:
     mark, steps = Watermark(), dict[int, Step]()

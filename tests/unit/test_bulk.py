@@ -16,12 +16,12 @@ from consumer.backfill import Backfill, Feeder
 from consumer.bulk import Bulk, GivenUp, Shard, Stop, Tally
 from consumer.checkpoint_file import CheckpointFile
 from consumer.errors import Kind, Reason, ReplicatorError
-from consumer.listing import Span, Unordered
+from consumer.listing import Span, Unordered, in_order
 from consumer.look import Look
 from consumer.model import EventKind, Failure, ObjectEvent, Outcome, Result, Store, failed
 from consumer.persist import WAITS
 from consumer.routes import Place, Route
-from consumer.sides import Batch, BothSides, Pair, PlaceRoutes, Selection
+from consumer.sides import Batch, BothSides, Pair, PlaceRoutes, Selection, patient
 from tests.doubles.memory_listing import MemoryListing
 from tests.doubles.memory_stores import MemoryDestination, MemorySource
 
@@ -45,6 +45,7 @@ class Work:
     done: list[str] = field(default_factory=list)
     most: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    hangs: Callable[[], bool] = lambda: False
     _now: int = 0
 
     def at_once(self, pair: Pair) -> Tally | None:
@@ -55,6 +56,10 @@ class Work:
         self.most = max(self.most, self._now)
         try:
             await self.gate.wait()
+            for _ in range(3):
+                await asyncio.sleep(0)
+            if self.hangs():
+                await asyncio.Event().wait()
             told = self.act(pair.ref.key)
             self.done.append(pair.ref.key)
             return told
@@ -74,7 +79,9 @@ class Job:
 
     def bulk(self) -> Bulk:
         place = PlaceRoutes(Place(Store.S3, "one"), [ROUTE], Selection())
-        sides = BothSides(place, self.source, lambda place: MemoryListing(Store.GCS, {"two": set()}))
+        sides = BothSides(
+            place, self.source, lambda place: MemoryListing(Store.GCS, {"two": set()}), no_sleep
+        )
 
         def batches(shard: Shard) -> AsyncGenerator[Batch, None]:
             return sides.batches(Span(shard.position, shard.until))
@@ -88,6 +95,9 @@ class Job:
             grace_seconds=self.grace,
             stop=self.stop,
         )
+
+
+async def no_sleep(seconds: float) -> None: ...
 
 
 def open_work(**more: Callable[[str], object]) -> Work:
@@ -133,14 +143,42 @@ async def test_a_cause_that_all_share_ends_it_and_what_is_under_way_is_finished(
 
 async def test_a_listing_that_fails_ends_it_and_what_was_begun_is_finished() -> None:
     job = Job(open_work())
-    job.source.fails, job.source.good_pages = unavailable(), 2
+    job.source.fails, job.source.fails_at = unavailable(), "020"
     with pytest.raises(GivenUp):
         await job.bulk().run()
-    assert [shard.done for shard in job.shards] == [False, False]
+    assert not job.shards[0].done
     for shard in job.shards:
         assert [key for key in KEYS if shard.after < key <= shard.position] == sorted(
             key for key in job.work.done if shard.after < key <= shard.position
         )
+
+
+@pytest.mark.parametrize("store", list(Store))
+async def test_a_listing_that_fails_for_a_while_goes_on_where_it_was(store: Store) -> None:
+    listing = MemoryListing(store, {"one": set(KEYS)}, page=7)
+    listing.fails, listing.fails_at, listing.times = unavailable(), "030", 4
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    pages = in_order(patient(listing, "one", "", Span("003"), sleep), Span("003"), "there")
+    assert [entry.key async for page in pages for entry in page] == KEYS[4:]
+    assert len(slept) == 4
+    # Longer and longer, but where a page came in between.
+    assert slept in ([1.0, 2.0, 4.0, 8.0], [1.0, 1.0, 2.0, 4.0])
+
+
+async def test_a_defect_is_raised_and_no_object_counts_for_it() -> None:
+    def act(key: str) -> Tally:
+        if key == "005":
+            raise RuntimeError("a defect")
+        return ONE
+
+    job = Job(open_work(act=act))
+    with pytest.raises(RuntimeError, match="a defect"):
+        await job.bulk().run()
+    assert not job.shards[0].done
 
 
 async def test_a_listing_in_no_order_ends_it() -> None:
@@ -195,13 +233,15 @@ async def test_going_on_from_the_file_loses_nothing(tmp_path: Path, stops: list[
         if saved is not None:
             job.shards = list(saved.shards)
 
-        def act(key: str, job: Job = job, number: int = number) -> Tally:
-            if len(job.work.done) >= number:
+        def hangs(job: Job = job, number: int = number) -> bool:
+            # What was begun before the stop is finished in part, the rest is cut off.
+            over = len(job.work.done) >= number
+            if over:
                 job.stop.ask()
                 job.stop.ask()
-            return ONE
+            return over and len(job.work.done) % 2 > 0
 
-        job.work.act = act
+        job.work.hangs = hangs
         bulk = job.bulk()
         await bulk.run()
         file.save(job.shards, {})
