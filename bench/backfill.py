@@ -19,7 +19,7 @@ from rich.table import Table
 
 from bench.clouds import DESTINATION, SOURCE
 from bench.measure import CONSUMER, ending_with_us
-from bench.processes import served
+from bench.processes import listed
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def measure(command: str, keys: int, missing_every: int, delay_ms: float, *optio
     many = ["--keys", str(keys)]
     missing = ["--missing-every", str(missing_every)]
     with (
-        served(["bench.listed", "s3", *many], delay_ms) as (_, s3),
-        served(["bench.listed", "gcs", *many, *missing], delay_ms) as (_, gcs),
+        listed("s3", *many, delay_ms=delay_ms) as s3,
+        listed("gcs", *many, *missing, delay_ms=delay_ms) as gcs,
         tempfile.TemporaryDirectory(prefix="replicator-bench-") as folder,
     ):
         env = {

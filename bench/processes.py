@@ -86,7 +86,7 @@ class GeneratedProcess(Child):
 def sink(*options: str, delay_ms: float = 0, authority: Authority | None = None) -> Iterator[SinkProcess]:
     """The sink with its bucket; TLS with an authority."""
     command = ["bench.gcs_sink", "--bucket", DESTINATION, *options]
-    with served(command, delay_ms, authority) as (process, url):
+    with _served(command, delay_ms, authority) as (process, url):
         found = SinkProcess(process, url, authority.bundle if authority else None)
         yield found
         found.close()
@@ -95,15 +95,22 @@ def sink(*options: str, delay_ms: float = 0, authority: Authority | None = None)
 @contextmanager
 def generated(*, delay_ms: float = 0, authority: Authority | None = None) -> Iterator[GeneratedProcess]:
     """The generated source; TLS with an authority."""
-    with served(["bench.s3_generated"], delay_ms, authority) as (process, url):
+    with _served(["bench.s3_generated"], delay_ms, authority) as (process, url):
         found = GeneratedProcess(process, url, authority.bundle if authority else None)
         yield found
         found.close()
 
 
 @contextmanager
-def served(
-    module: list[str], delay_ms: float, authority: Authority | None = None
+def listed(*options: str, delay_ms: float = 0) -> Iterator[str]:
+    """The URL of one of the two buckets of `bench.listed`."""
+    with _served(["bench.listed", *options], delay_ms, None) as (_, url):
+        yield url
+
+
+@contextmanager
+def _served(
+    module: list[str], delay_ms: float, authority: Authority | None
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """It ends with this process, however that ends."""
     tls = ["--certificate", str(authority.certificate)] if authority else []
