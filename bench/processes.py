@@ -122,6 +122,13 @@ def generated(*, delay_ms: float = 0, authority: Authority | None = None) -> Ite
 
 
 @contextmanager
+def listed(*options: str, delay_ms: float = 0) -> Iterator[str]:
+    """The URL of one of the two buckets of `bench.listed`."""
+    with _served(["bench.listed", *options], delay_ms, None) as (_, url):
+        yield url
+
+
+@contextmanager
 def _served(
     module: list[str], delay_ms: float, authority: Authority | None
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:

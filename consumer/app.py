@@ -66,12 +66,12 @@ async def replicate_objects(settings: Settings, refs: Sequence[ObjectRef]) -> As
         checks = await run_checks(settings, engine, Queues())
         raise_failed(checks)
         gate = Gate(engine.probes, telemetry, time.monotonic)
-        replays = Replays(engine.router, engine.slots, gate, _ExceptOutcomes(telemetry), origin="cli")
+        replays = Replays(engine.router, engine.slots, gate, ExceptOutcomes(telemetry), origin="cli")
         for outcome in [group.create_task(replays.replicate(ref, 86_400.0)) for ref in refs]:
             yield await outcome
 
 
-class _ExceptOutcomes:
+class ExceptOutcomes:
     """Tells of everything but the outcomes: a command prints them itself."""
 
     def __init__(self, observer: Observer) -> None:

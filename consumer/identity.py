@@ -60,7 +60,7 @@ def identity(source: SourceObject) -> dict[str, str]:
     values = {
         SOURCE: source.ref.uri,
         _REVISION_NAMES[source.ref.store]: source.revision,
-        LAST_MODIFIED: _moment(source.last_modified),
+        LAST_MODIFIED: moment(source.last_modified),
         METADATA_DIGEST: metadata_digest(source.carried),
     }
     if source.version_id is not None:
@@ -68,7 +68,7 @@ def identity(source: SourceObject) -> dict[str, str]:
     return values
 
 
-def _moment(seconds: int) -> str:
+def moment(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}Z"
 
 
@@ -97,7 +97,7 @@ def is_made_of(made_of: Mapping[str, str], original: Replica) -> bool:
     revision = made_of.get(GENERATION) or made_of.get(ETAG)
     return (
         revision in (None, str(original.revision))
-        and (original.modified is None or made_of.get(LAST_MODIFIED) in (None, _moment(original.modified)))
+        and (original.modified is None or made_of.get(LAST_MODIFIED) in (None, moment(original.modified)))
         and (
             original.carried is None
             or made_of.get(METADATA_DIGEST) in (None, metadata_digest(original.carried))

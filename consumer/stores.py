@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from consumer.adapters.gcs_client import Token
     from consumer.adapters.s3_destination import S3Destination
     from consumer.adapters.s3_uploads import S3Uploads
+    from consumer.listing import Listing
 
 GOOGLE_ENDPOINT: Final = "https://storage.googleapis.com"
 
@@ -138,6 +139,33 @@ class Stores:
         from consumer.adapters.s3_uploads import S3Uploads
 
         return S3Uploads(self.s3_destination(place), prefix=place.prefix)
+
+    def listing(self, store: Store, *, destination: bool = False) -> Listing:
+        """What buckets of that kind hold, as a source or as a destination."""
+        if store is Store.GCS:
+            from consumer.adapters.gcs_listing import GcsListing
+
+            return GcsListing(
+                self._http,
+                self.google_token,
+                self._observer,
+                endpoint=self._gcs_endpoint,
+                destination=destination,
+            )
+        from consumer.adapters.s3_listing import S3Listing
+        from consumer.adapters.s3_requests import S3Requests
+
+        settings = self._settings
+        payer = None if destination else settings.s3_request_payer
+        requests = S3Requests(
+            self._http,
+            self.aws_credentials,
+            self._endpoints,
+            region=settings.aws_region,
+            custom_endpoint=settings.s3_endpoint_url is not None,
+            headers={"x-amz-request-payer": payer} if payer else {},
+        )
+        return S3Listing(requests, self._observer, destination=destination)
 
     @cached_property
     def _endpoints(self) -> Endpoints:

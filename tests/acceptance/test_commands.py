@@ -36,7 +36,9 @@ def test_help_lists_every_command() -> None:
     )
     assert answer.returncode == 0
     assert [
-        name for name in ("run", "check", "replicate", "routes", "sandbox") if name not in answer.stdout
+        name
+        for name in ("run", "check", "replicate", "backfill", "verify", "routes", "sandbox")
+        if name not in answer.stdout
     ] == []
 
 
