@@ -18,11 +18,13 @@ from tests.doubles.strict_gcs import Fault, Gate
 MIB = 1024 * 1024
 DRAIN = 2
 """Seconds that a drain may take here; the contract adds 5 until the exit."""
-AT_ONCE = 15.0
+AT_ONCE = 45.0
 """Seconds that a busy machine may take for what needs no time, and for such a drain.
 
-Whatever would be waited for wrongly takes longer: a long poll 20, another drain 30, the start 60.
+Whatever would be waited for wrongly takes longer: another drain here two minutes, as the start does.
 """
+BEFORE_A_POLL_ENDS = 15.0
+"""Such a one may take 20."""
 
 
 @contextmanager
@@ -43,12 +45,12 @@ def held_large_copy(site: Site) -> Iterator[Gate]:
         yield gate
 
 
-def ended_soon(daemon: Command) -> int:
+def ended_soon(daemon: Command, seconds: float = AT_ONCE) -> int:
     """The exit code; fails when it came late."""
     started = time.monotonic()
     code = daemon.wait()
     taken = time.monotonic() - started
-    assert taken <= AT_ONCE, f"took {taken:.1f} s"
+    assert taken <= seconds, f"took {taken:.1f} s"
     return code
 
 
@@ -70,7 +72,7 @@ def test_a_large_copy_that_does_not_finish_in_time_is_given_back(site: Site, lau
 
 
 def test_a_copy_that_finishes_in_time_is_settled(site: Site, launch: Launcher) -> None:
-    daemon = launch.daemon(site.env(DRAIN_TIMEOUT_SECONDS="30"))
+    daemon = launch.daemon(site.env(DRAIN_TIMEOUT_SECONDS="120"))
     with held_large_copy(site) as gate:
         assert gate.wait_reached()
         daemon.signal()
@@ -88,7 +90,7 @@ def test_a_copy_that_finishes_in_time_is_settled(site: Site, launch: Launcher) -
 
 
 def test_messages_that_come_during_a_drain_stay_in_the_queue(site: Site, launch: Launcher) -> None:
-    daemon = launch.daemon(site.env(DRAIN_TIMEOUT_SECONDS="30", CONCURRENCY="32"))
+    daemon = launch.daemon(site.env(DRAIN_TIMEOUT_SECONDS="120", CONCURRENCY="32"))
     with held_copy(site, operation="multipart", name="held") as gate:
         site.put("held", b"body")
         assert gate.wait_reached()
@@ -104,7 +106,7 @@ def test_messages_that_come_during_a_drain_stay_in_the_queue(site: Site, launch:
 
 def test_a_message_that_waits_for_a_slot_is_given_back_at_once(site: Site, launch: Launcher) -> None:
     """A request over HTTP has borrowed the slot of the poll, whose message then has to wait."""
-    daemon = launch.daemon(site.env(CONCURRENCY="1", SQS_WAIT_TIME_SECONDS="20", DRAIN_TIMEOUT_SECONDS="30"))
+    daemon = launch.daemon(site.env(CONCURRENCY="1", SQS_WAIT_TIME_SECONDS="20", DRAIN_TIMEOUT_SECONDS="120"))
     eventually(
         lambda: [request for request in site.requests if request.action == "ReceiveMessage"],
         "a long poll is under way",
@@ -144,11 +146,11 @@ def test_an_idle_long_poll_does_not_outlast_the_drain(site: Site, launch: Launch
         "a long poll is under way",
     )
     daemon.signal()
-    assert ended_soon(daemon) == 0
+    assert ended_soon(daemon, BEFORE_A_POLL_ENDS) == 0
 
 
 def test_a_second_signal_ends_at_once(site: Site, launch: Launcher) -> None:
-    daemon = launch.daemon(site.env(DRAIN_TIMEOUT_SECONDS="60"))
+    daemon = launch.daemon(site.env(DRAIN_TIMEOUT_SECONDS="120"))
     with held_large_copy(site) as gate:
         assert gate.wait_reached()
         daemon.signal()
@@ -161,7 +163,7 @@ def test_a_second_signal_ends_at_once(site: Site, launch: Launcher) -> None:
 
 
 def test_a_signal_during_start_up_ends_it(site: Site, launch: Launcher) -> None:
-    daemon = launch("run", env=site.env(SQS_ENDPOINT_URL="http://127.0.0.1:9", STARTUP_TIMEOUT_SECONDS="60"))
+    daemon = launch("run", env=site.env(SQS_ENDPOINT_URL="http://127.0.0.1:9", STARTUP_TIMEOUT_SECONDS="120"))
     daemon.wait_for("api listening")
     assert daemon.get("/readyz").json()["reason"] == "starting"
     daemon.signal()

@@ -18,7 +18,14 @@ from consumer.worker_process import WorkerProcess
 from consumer.worker_settings import settings_of, to_plain
 from tests.acceptance.command import Command, Launcher
 from tests.acceptance.stack import Site, eventually
-from tests.acceptance.test_drain import DRAIN, MIB, ended_soon, held_copy, held_large_copy
+from tests.acceptance.test_drain import (
+    BEFORE_A_POLL_ENDS,
+    DRAIN,
+    MIB,
+    ended_soon,
+    held_copy,
+    held_large_copy,
+)
 from tests.doubles.strict_gcs import Fault, Gate
 
 pytestmark = pytest.mark.anyio
@@ -80,11 +87,20 @@ def test_what_is_put_arrives_by_both_and_is_counted_as_by_one(site: Site, launch
     eventually(lambda: copied(pod) == len(bodies), "every copy is counted")
     assert pod.metric("replicator_object_bytes_total") == sum(map(len, bodies.values()))
     assert pod.metric("replicator_object_size_bytes_count") == len(bodies)
-    assert pod.metric("replicator_messages_received_total") == len(bodies)
-    assert pod.metric("replicator_messages_in_flight") == 0
-    eventually(
-        lambda: pod.metric("replicator_messages_settled_total", outcome="acked") == len(bodies), "acks"
-    )
+    # On a busy machine a message may come twice: what the log says then counts.
+    for event, name, labels in (
+        ("messages received", "replicator_messages_received_total", {}),
+        ("message acked", "replicator_messages_settled_total", {"outcome": "acked"}),
+    ):
+        eventually(
+            lambda: (
+                pod.metric(name, **labels)  # noqa: B023
+                == sum(line.get("count", 1) for line in pod.lines(event))  # noqa: B023
+                >= len(bodies)
+            ),
+            f"{event}: all are counted",
+        )
+    eventually(lambda: pod.metric("replicator_messages_in_flight") == 0, "nothing is in flight")
     assert {line["worker"] for line in pod.lines("object copied")} == {1, 2}
     # The line that says "started" shows what is set, and is the parent's.
     (started,) = pod.lines("started")
@@ -260,7 +276,7 @@ async def a_worker(settings: Settings) -> AsyncIterator[WorkerProcess]:
 
 
 def test_a_copy_that_finishes_in_time_is_settled(site: Site, launch: Launcher, env: Env) -> None:
-    pod = launch.daemon(env(DRAIN_TIMEOUT_SECONDS="30"))
+    pod = launch.daemon(env(DRAIN_TIMEOUT_SECONDS="120"))
     with held_large_copy(site) as gate:
         assert gate.wait_reached()
         pod.signal()
@@ -314,11 +330,11 @@ def test_an_idle_long_poll_does_not_outlast_the_drain(site: Site, launch: Launch
         "both wait for messages",
     )
     pod.signal()
-    assert ended_soon(pod) == 0
+    assert ended_soon(pod, BEFORE_A_POLL_ENDS) == 0
 
 
 def test_a_second_signal_ends_at_once(site: Site, launch: Launcher, env: Env) -> None:
-    pod = launch.daemon(env(DRAIN_TIMEOUT_SECONDS="60"))
+    pod = launch.daemon(env(DRAIN_TIMEOUT_SECONDS="120"))
     with held_large_copy(site) as gate:
         assert gate.wait_reached()
         pod.signal()
@@ -332,7 +348,7 @@ def test_a_second_signal_ends_at_once(site: Site, launch: Launcher, env: Env) ->
 def test_a_ctrl_c_is_one_signal_however_many_processes_hear_it(
     site: Site, launch: Launcher, env: Env
 ) -> None:
-    pod = launch.daemon(env(DRAIN_TIMEOUT_SECONDS="30"))
+    pod = launch.daemon(env(DRAIN_TIMEOUT_SECONDS="120"))
     with held_large_copy(site) as gate:
         assert gate.wait_reached()
         os.killpg(pod.process.pid, signal.SIGINT)
@@ -349,7 +365,7 @@ def test_a_ctrl_c_is_one_signal_however_many_processes_hear_it(
 
 
 def test_a_signal_during_start_up_ends_it(site: Site, launch: Launcher, env: Env) -> None:
-    pod = launch("run", env=env(SQS_ENDPOINT_URL="http://127.0.0.1:9", STARTUP_TIMEOUT_SECONDS="60"))
+    pod = launch("run", env=env(SQS_ENDPOINT_URL="http://127.0.0.1:9", STARTUP_TIMEOUT_SECONDS="120"))
     pod.wait_for("api listening")
     assert pod.get("/readyz").json()["reason"] == "starting"
     assert pod.get("/healthz").status_code == 200
