@@ -322,24 +322,15 @@ def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _wait_in_turns(self: Connection, seconds: float) -> None:
-    loop = asyncio.get_running_loop()
-    self._waiter = waiter = loop.create_future()
-    left = round(seconds / _TURN_SECONDS)
-    timers: list[asyncio.TimerHandle] = []
-
-    def turn() -> None:
-        nonlocal left
-        left -= 1
-        if left > 0:
-            timers[:] = [loop.call_later(_TURN_SECONDS, turn)]
+    self._waiter = waiter = asyncio.get_running_loop().create_future()
+    try:
+        for _ in range(round(seconds / _TURN_SECONDS)):
+            if waiter in (await asyncio.wait({waiter}, timeout=_TURN_SECONDS))[0]:
+                break
         else:
             self._expire(waiter)
-
-    timers.append(loop.call_later(_TURN_SECONDS, turn))
-    try:
         await waiter
     finally:
-        timers[0].cancel()
         self._waiter = None
 
 

@@ -84,8 +84,7 @@ async def _check_message(stage: Stage) -> None:
     await stage.wait_for(lambda: stage.message.state is wanted.state, f"{wanted}, but {stage.message}")
     assert stage.message.reason is wanted.reason
     if wanted.state is State.BACK:
-        delays = [one.delay or 0.0 for one in stage.recorder.of(MessageSettled)]
-        assert min(delays) >= wanted.at_least
+        assert min(one.delay or 0.0 for one in stage.recorder.of(MessageSettled)) >= wanted.at_least
         assert stage.message.at_least >= wanted.at_least
 
 
