@@ -105,17 +105,19 @@ class LedgerFirst:
         self._engine = engine
         self._ledger = ledger
         self._route_of = route_of
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[tuple[str, str | None], asyncio.Lock] = WeakValueDictionary()
 
     async def replicate(self, event: ObjectEvent, *, optimistic: bool = True) -> Outcome:
         route = self._route_of(event.ref) if is_in_order(event) else None
         if route is None:
             return await self._engine.replicate(event, optimistic=optimistic)
         key = key_of(event.ref)
-        turn = self._turns.get(key)
+        twins = (key, event.sequencer)
+        turn = self._turns.get(twins)
         if turn is None:
-            turn = self._turns[key] = asyncio.Lock()
-        # Behind one that is under way, an event is mostly its duplicate: the ledger knows once that has ended.
+            turn = self._turns[twins] = asyncio.Lock()
+        # The ledger knows of an event once it has ended; until then its duplicates wait. Other events of the object go
+        # on to the engine, where one look may answer several.
         async with turn:
             return await self._in_turn(event, key, route, optimistic)
 

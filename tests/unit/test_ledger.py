@@ -532,6 +532,20 @@ async def test_a_duplicate_that_comes_while_the_first_is_copied_waits_for_what_t
     assert len(ledger.noted[key_of(ObjectRef(BUCKET, "a"))]) == 1
 
 
+async def test_other_events_of_the_object_do_not_wait_and_share_one_look() -> None:
+    bench, ledger = await with_ledger(capacity=8)
+    bench.source.put(BUCKET, "a")
+    hold = bench.source.steps.hold("open", times=1)
+    first = await bench.deliver(body("a", 1))
+    await hold.arrived.wait()
+    others = [await bench.deliver(body("a", number)) for number in range(2, 6)]
+    await asyncio.sleep(1)
+    assert ledger.steps.calls["last"] == 5
+    hold.release()
+    await asyncio.gather(first, *others)
+    assert bench.destination.steps.calls["stat"] == 1
+
+
 async def test_many_that_fail_at_once_lose_it_once() -> None:
     bench, ledger = await with_ledger(capacity=8)
     hold = ledger.steps.hold("last")
