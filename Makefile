@@ -89,8 +89,9 @@ docs: $(DOCS_STAMP)  ## Build the pages of docs/ into build/docs/, every warning
 docs-references: $(STAMP)  ## Write the pages that say what the code says: settings, commands, HTTP, metrics, reasons
 	@exec .venv/bin/python -m tests.docs.write
 
-docs-picture: $(STAMP)  ## Run the sandbox and draw what its terminal shows into docs/sandbox.svg
-	@exec .venv/bin/python -m tests.docs.picture $(ARGS)
+docs-picture: $(STAMP)  ## Run the sandbox and a backfill and draw what their terminals show into docs/
+	@.venv/bin/python -m tests.docs.picture
+	@exec .venv/bin/python -m tests.docs.backfill_picture
 
 format: $(STAMP)  ## Format the code and mend what can be mended by itself
 	.venv/bin/ruff check --fix-only --exit-zero

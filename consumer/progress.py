@@ -88,15 +88,16 @@ class Display:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
         self.console = Console(stderr=True)
+        # The place has a line of its own: the one that moves has to fit into 80 columns.
+        self.console.print(title, highlight=False)
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=12),
             TextColumn("{task.fields[state]}"),
             TextColumn("{task.fields[left]}"),
         )
         with Progress(*columns, console=self.console, auto_refresh=False, transient=True) as progress:
-            task = progress.add_task(title, total=None, state="looking", left="")
+            task = progress.add_task("", total=None, state="looking", left="")
 
             def refresh() -> None:
                 bulk, passed = self._bulk, time.monotonic() - self._began
@@ -104,7 +105,7 @@ class Display:
                     share = share_done(bulk.shards)
                     left = ""
                     if share:
-                        left = f"about {human_seconds(passed * (1 - share) / share)} left"
+                        left = f"· {human_seconds(passed * (1 - share) / share)} left"
                     progress.update(
                         task,
                         total=None if share is None else 1.0,

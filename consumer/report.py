@@ -121,7 +121,11 @@ class Report:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=f"{command}{'' if ending.whole else ', not finished'}", title_justify="left")
+        table = Table(
+            title=f"{command}{'' if ending.whole else ', not finished'}",
+            title_justify="left",
+            show_header=False,
+        )
         table.add_column("")
         table.add_column("", justify="right")
         known = {str(name): words for name, words in _WORDS.items()}

@@ -35,14 +35,14 @@ class StillView(TerminalView):
         return
 
 
-def svg(console: Console) -> str:
+def svg(console: Console, title: str = _COMMAND, name: str = "sandbox") -> str:
     """What the console recorded, as a drawing that takes its letters from where it is looked at.
 
     Rich's own template names a font of a content delivery network; nothing here is fetched from elsewhere.
     """
     template = re.sub(r"@font-face \{\{.*?\}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     template = template.replace("Fira Code, monospace", "ui-monospace, Menlo, Consolas, monospace")
-    return console.export_svg(title=_COMMAND, code_format=template, unique_id="sandbox")
+    return console.export_svg(title=title, code_format=template, unique_id=name)
 
 
 def main() -> int:

@@ -151,7 +151,12 @@ def test_every_command_that_is_named_is_one(page: Path) -> None:
 
 def test_the_drawings_are_small_whole_and_fetch_nothing(tmp_path: Path) -> None:
     drawings = sorted(FOLDER.glob("*.svg"))
-    assert {drawing.name for drawing in drawings} == {"flame.svg", "message.svg", "sandbox.svg"}
+    assert {drawing.name for drawing in drawings} == {
+        "backfill.svg",
+        "flame.svg",
+        "message.svg",
+        "sandbox.svg",
+    }
     for drawing in drawings:
         shutil.copy(drawing, tmp_path)
         if drawing.name != "flame.svg":
@@ -161,6 +166,9 @@ def test_the_drawings_are_small_whole_and_fetch_nothing(tmp_path: Path) -> None:
     assert check(tmp_path).problems == []
     shown = _text(FOLDER / "sandbox.svg").replace("&#160;", " ")
     assert "All 200 objects are equal, byte for byte." in shown
+    shown = _text(FOLDER / "backfill.svg").replace("&#160;", " ")
+    assert "consumer backfill" in shown
+    assert " left" in shown
 
 
 def test_the_navigation_has_every_page_once() -> None:
