@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from consumer import __version__
 from consumer.api_port import ApiConfig, Service
+from consumer.cancellation import unless
 from consumer.checks import Check, Status
 from consumer.daemon import Daemon
 from consumer.engine import Engine, open_engine
@@ -255,7 +256,7 @@ class App:
                 return 0
             if not isinstance(service, Daemon):
                 await queues.close()  # the workers have their own
-                await self._unless_stopped(service.begin())
+                await unless(self._stop, service.begin())
             self._telemetry.started(settings.public())
             if started is not None:
                 started.set()
@@ -307,23 +308,10 @@ class App:
 
     async def _start_up(self, engine: Engine, queues: Queues) -> bool:
         """Whether the daemon may start; False when it was asked to stop meanwhile."""
-        checks = await self._unless_stopped(run_checks(self._settings, engine, queues, engine.ledger))
+        checks = await unless(self._stop, run_checks(self._settings, engine, queues, engine.ledger))
         if checks is None:
             return False
         for check in checks:
             self._telemetry.checked(check.name, check.target, check.status, check.detail, check.hint)
         raise_failed(checks)
         return True
-
-    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """What the work gives; None, and no more work, when the daemon is asked to stop meanwhile."""
-        working = asyncio.ensure_future(work)
-        stopping = asyncio.ensure_future(self._stop.wait())
-        try:
-            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            return working.result() if working.done() else None
-        finally:
-            for task in (working, stopping):
-                task.cancel()
-            with suppress(asyncio.CancelledError):
-                await working

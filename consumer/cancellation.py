@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -44,3 +45,17 @@ async def finish(work: Coroutine[Any, Any, T], *, seconds: float, may_stop: Call
             task.exception()  # the cancellation says it all
         raise cancelled
     return task.result()
+
+
+async def unless(asked: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What the work gives; None, and no more work, when the event is set meanwhile."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(asked.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await working

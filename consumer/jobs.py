@@ -7,7 +7,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -16,6 +16,7 @@ from consumer import __version__
 from consumer.app import ExceptOutcomes, raise_failed
 from consumer.backfill import Backfill, Feeder
 from consumer.bulk import Batches, Bulk, GivenUp, Handler, Shard, Stop
+from consumer.cancellation import unless
 from consumer.checkpoint_file import CheckpointFile
 from consumer.checks import Check, Patience, Status
 from consumer.compare import Finding
@@ -165,7 +166,7 @@ async def _run(
     with _signals(stop.ask):
         async with open_engine(settings, ExceptOutcomes(Telemetry(Metrics(__version__)))) as engine:
             job = _Job(settings, options, engine)
-            prepared = await _unless(stop, job.prepare(saved.shards if saved else None, writes=writes))
+            prepared = await unless(stop.gently, job.prepare(saved.shards if saved else None, writes=writes))
             if prepared is None:
                 totals = sum((shard.mark.tally for shard in saved.shards), Counter()) if saved else Counter()
                 return Ending(
@@ -360,17 +361,3 @@ def _signals(ask: Callable[[], None]) -> Iterator[None]:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
-
-
-async def _unless(stop: Stop, work: Coroutine[Any, Any, T]) -> T | None:
-    """What the work gives; None, and no more work, when the job is asked to stop meanwhile."""
-    working = asyncio.ensure_future(work)
-    stopping = asyncio.ensure_future(stop.gently.wait())
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        for task in (working, stopping):
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await working
