@@ -182,7 +182,7 @@ async def test_a_span_is_what_is_behind_one_key_up_to_another(bench: Bench, span
 
 async def test_shards_are_the_whole(bench: Bench) -> None:
     spans = await plan(bench.here, bench.bucket, "", wanted=5, page=4)
-    assert len(spans) >= 5
+    assert 3 <= len(spans) <= 6  # about as many as were wanted
     assert [name for span in spans for name in names(await bench.listed("", span))] == KEYS
 
 

@@ -378,6 +378,9 @@ class Lives(RuleBasedStateMachine):
 
     # --- inside ---
 
+    new_ledger: ClassVar[Callable[[], MemoryLedger]] = staticmethod(MemoryLedger)
+    """What makes a ledger, where there is one."""
+
     def _new_ledger(self) -> MemoryLedger | None:
         return None
 
@@ -454,8 +457,6 @@ class Lives(RuleBasedStateMachine):
 class LivesWithLedger(Lives):
     """The same with a ledger that all pods share: its calls fail, hang and get lost as all others do, and what it
     remembers is wiped, put back or spoiled by somebody else."""
-
-    new_ledger: ClassVar[Callable[[], MemoryLedger]] = staticmethod(MemoryLedger)
 
     @precondition(lambda self: self.ledger and self.ledger.entries)
     @rule(index=indexes, how=st.sampled_from(["one", "all", "stale", "garbage"]))

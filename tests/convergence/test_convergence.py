@@ -22,7 +22,7 @@ def test_the_destination_converges_whatever_happens() -> None:
 
 
 def test_the_destination_converges_whatever_becomes_of_the_ledger() -> None:
-    live(LivesWithLedger, lives=120)
+    live(LivesWithLedger, lives=200)
     assert all(totals[what] for what in ("crashes", "faults", "drains", "dead letters", "remembered"))
     hurt = ("one", "all", "stale", "garbage", "lost", "back")
     assert all(totals[f"ledger: {how}"] for how in hurt)
