@@ -27,7 +27,8 @@ ROWS = dict(re.findall(r"^\| `([a-z_]+)` \| [^|]+ \| ([^|]+) \|$", PAGE, re.MULT
 
 
 def test_each_reason_that_a_letter_can_have_is_on_the_page() -> None:
-    letters = [reason.value for reason in FAILURES if reason not in SHARED]
+    never = {*SHARED, Reason.IN_PROGRESS}  # waits for somebody else, however long that takes
+    letters = [reason.value for reason in FAILURES if reason not in never]
     assert sorted(ROWS) == sorted([*letters, MOVED_BY_QUEUE])
 
 
