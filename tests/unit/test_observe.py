@@ -49,6 +49,7 @@ from consumer.model import (
     TemporariesLeft,
     TemporariesSwept,
     UnexpectedError,
+    UploadResumed,
     WorkerEnded,
     WorkerStarted,
     failed,
@@ -387,6 +388,18 @@ CASES: list[tuple[Event, dict[str, float], dict[str, Any]]] = [
         },
     ),
     (
+        UploadResumed("s3://b/k", "gs://r/k", 7, 9),
+        {"resumed_bytes_total": 7},
+        {
+            "level": "info",
+            "event": "upload resumed",
+            "source": "s3://b/k",
+            "destination": "gs://r/k",
+            "held_bytes": 7,
+            "bytes": 9,
+        },
+    ),
+    (
         TemporariesSwept(2),
         {"temporary_objects_total{result=swept}": 2},
         {"level": "info", "event": "temporary objects swept", "count": 2},
@@ -651,6 +664,7 @@ CONTRACT: dict[str, tuple[str, set[str]]] = {
     "dead_letter_queue_missing_total": ("counter", set()),
     "temporary_objects_total": ("counter", {"result"}),
     "ledger_up": ("gauge", set()),
+    "resumed_bytes_total": ("counter", set()),
     "ledger_operations_total": ("counter", {"operation", "result"}),
 }
 
