@@ -37,7 +37,7 @@ class Claim:
     `left` is what its last holder left unfinished, "" when nothing. It may authorise an upload, so it is never shown.
     """
 
-    def __init__(self, ledger: GuardedLedger | None = None, key: str = "", left: str = "") -> None:
+    def __init__(self, ledger: GuardedLedger | None = None, key: str = "") -> None:
         self._ledger = ledger
         self._key = key
         self._token = uuid.uuid4().hex
@@ -45,7 +45,7 @@ class Claim:
         self._told = ""
         self._may_be_known = ""
         self._telling = asyncio.Lock()
-        self.left = left
+        self.left = ""
         self.lost = False
 
     def describe(self, what: Callable[[], str]) -> None:
