@@ -44,6 +44,7 @@ from .gcs_objects import (
 )
 from .gcs_store import ALL_PERMISSIONS, BucketRules, Draft, HoldReason, Store
 from .gcs_upload_requests import UploadRequests, gone
+from .web_server import Server
 
 __all__ = [
     "ALL_PERMISSIONS",
@@ -111,6 +112,7 @@ class StrictGcs:
         self._requests: list[RequestRecord] = []
         self._counts: Counter[str] = Counter()
         self._runner: web.ServerRunner | None = None
+        self._server: Server | None = None
         self._routes: dict[str, tuple[Operation, _Handler]] = {
             "POST b": ("bucket_create", self._objects.create_bucket),
             "GET b *": ("bucket_get", self._objects.get_bucket),
@@ -126,17 +128,18 @@ class StrictGcs:
     # --- serving
 
     async def start(self) -> None:
-        server = web.Server(self._serve, auto_decompress=False, read_bufsize=2**20, access_log=None)
-        self._runner = web.ServerRunner(server, shutdown_timeout=0.05)
+        self._server = Server(self._serve, auto_decompress=False, read_bufsize=2**20, access_log=None)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=0.05)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._port, backlog=512).start()
         self._port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         """Stop at once; requests still held by a fault are cancelled."""
-        if self._runner is not None:
+        if self._runner is not None and self._server is not None:
             await self._runner.cleanup()
-            self._runner = None
+            self._server.end()
+            self._runner = self._server = None
 
     async def __aenter__(self) -> Self:
         await self.start()

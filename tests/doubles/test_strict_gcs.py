@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import gc
 import gzip
 import hashlib
 import json
 import re
+import socket
 import subprocess
 import sys
 import urllib.request
+import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,8 @@ import pytest
 from google.api_core import exceptions as api_exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
+
+from tests.acceptance.stack import eventually
 
 from .gcs_wire import BOUNDARY, Wire, crc32c, multipart
 from .strict_gcs import QUANTUM, Attributes, BucketRules, ObservedState, StrictGcs, StrictGcsThread
@@ -658,6 +664,24 @@ async def test_discard() -> None:
         with pytest.raises(LookupError):
             _ = stored.data
         await wire.close()
+
+
+def test_nothing_is_left_of_clients_that_did_not_read_their_answers() -> None:
+    """What is left would be a warning of the garbage collector, in whichever test is run by then."""
+    with contextlib.ExitStack() as clients, StrictGcsThread() as gcs:
+        gcs.create_bucket("b")
+        gcs.put("b", "big", bytes(16 << 20))
+        address = ("127.0.0.1", int(gcs.url.rpartition(":")[2]))
+        for number in range(20):
+            client = clients.enter_context(socket.create_connection(address))
+            if number % 2:
+                client.sendall(b"GET /storage/v1/b/b/o/big?alt=media HTTP/1.1\r\nHost: gcs\r\n\r\n")
+        eventually(lambda: gcs.count("download") == 10, "half of them get something")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        del gcs
+        gc.collect()
+    assert [str(warning.message) for warning in told if "transport" in str(warning.message)] == []
 
 
 class TestOfficialClient:
