@@ -13,6 +13,7 @@ import yaml
 
 from consumer.metrics import LAG_BUCKETS
 from tests.deploy import promql
+from tests.docs.metrics_page import documented
 from tests.docs.sources import FOLDER, anchors
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -132,7 +133,7 @@ def test_the_dashboard_shows_every_metric_of_the_program() -> None:
         for target in panel["targets"]
         for one in promql.selected(target["expr"])
     }
-    assert shown >= set(promql.documented())
+    assert shown >= set(documented())
 
 
 def test_the_panels_do_not_overlap_and_have_their_own_ids() -> None:
