@@ -668,7 +668,8 @@ async def test_discard() -> None:
 
 def test_nothing_is_left_of_clients_that_did_not_read_their_answers() -> None:
     """What is left would be a warning of the garbage collector, in whichever test is run by then."""
-    with contextlib.ExitStack() as clients, StrictGcsThread() as gcs:
+    gcs = StrictGcsThread()
+    with contextlib.ExitStack() as clients, gcs:
         gcs.create_bucket("b")
         gcs.put("b", "big", bytes(16 << 20))
         address = ("127.0.0.1", int(gcs.url.rpartition(":")[2]))

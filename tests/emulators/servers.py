@@ -190,6 +190,28 @@ def redis(
 
 
 @contextmanager
+def prometheus(configuration: str) -> Iterator[RunningServer]:
+    """A Prometheus with this configuration (YAML) and an empty database; its HTTP API at `url`."""
+    binary = provisioned_folder("prometheus") / "prometheus"
+
+    def start(port: int, folder: Path) -> _Start:
+        (folder / "prometheus.yml").write_text(configuration, encoding="utf-8")
+        options = {
+            "config.file": folder / "prometheus.yml",
+            "storage.tsdb.path": folder / "data",
+            "web.listen-address": f"{HOST}:{port}",
+        }
+        return _Start(
+            command=[str(binary), *(f"--{name}={value}" for name, value in options.items())],
+            env={},
+            ready=lambda: _get(port, "/-/ready")[0] == 200,
+        )
+
+    with _served("prometheus", start, "", "") as server:
+        yield server
+
+
+@contextmanager
 def elasticmq() -> Iterator[RunningServer]:
     """An ElasticMQ with no queues: SQS with strict limits. It takes any credentials.
 
