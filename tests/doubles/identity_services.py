@@ -60,7 +60,7 @@ class IdentityServices:
         self.signed_with: list[str] = []
         """the access keys."""
         self.tokens: list[str] = []
-        """Google's tokens that can be used at a store, the newest last."""
+        """Google's, the newest last."""
         self.hosts: set[str] = set()
         """Those that it was asked for as a proxy."""
         self._given: dict[str, tuple[str, datetime]] = {}
@@ -97,6 +97,16 @@ class IdentityServices:
         self._server.shutdown()
         self._thread.join(10)
         self._server.server_close()
+
+    def end_sessions(self) -> None:
+        """What was handed out until now is refused from now on, a second before its time or an hour."""
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        self._given = {key: (token, past) for key, (token, _) in self._given.items()}
+        self.tokens.append("nobody-has-this-one")
+
+    def takes_key(self, key: str) -> bool:
+        """Whether AWS would take a signature with this access key now."""
+        return key in self._given and self._given[key][1] > datetime.now(UTC)
 
     def _answer(self, request: http.server.BaseHTTPRequestHandler, method: str, body: bytes) -> None:
         asked = urlsplit(request.path)
