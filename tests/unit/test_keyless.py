@@ -17,7 +17,10 @@ import pytest
 from consumer.adapters.aws import AwsCredentials, new_aws_session
 from consumer.adapters.credential_words import aws_words, google_words
 from consumer.adapters.gcs_auth import GoogleToken
+from consumer.adapters.http import HttpClient
 from consumer.errors import Kind, Reason, ReplicatorError
+from consumer.settings import Settings
+from consumer.stores import Stores
 from tests.doubles.identity_services import (
     AWS_PROVIDER,
     CONTAINER_AUTHORIZATION,
@@ -26,6 +29,7 @@ from tests.doubles.identity_services import (
     WEB_IDENTITY,
     IdentityServices,
 )
+from tests.doubles.recorder import Recorder
 
 pytestmark = pytest.mark.anyio
 
@@ -402,6 +406,45 @@ async def test_it_is_told_which_credentials_are_used(
 
     assert words in aws_words(credentials.kind_used)
     assert token.words == f"Workload Identity Federation with the AWS credentials above, as {SERVICE_ACCOUNT}"
+
+
+@pytest.mark.parametrize("named", ["google_token", "pubsub_token"])
+async def test_the_stores_hand_their_credentials_of_aws_on_and_tell_of_both(
+    named: str, services: IdentityServices, role: Roles, federated: Make, tmp_path: Path
+) -> None:
+    role("Pod Identity")
+    federated()
+    values = {
+        "AWS_REGION": "eu-west-1",
+        "GCS_BUCKET_NAME": "destination",
+        "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "federation.json"),
+    }
+    async with HttpClient() as http:
+        stores = Stores(Settings.model_validate(values), http, Recorder())
+        assert stores.credentials_used() == []
+
+        await getattr(stores, named).headers()
+
+        assert stores.credentials_used() == [
+            ("AWS", "a role from the container's agent (EKS Pod Identity, ECS)"),
+            ("Google Cloud", "Workload Identity Federation with the AWS credentials above"),
+        ]
+    assert services.refused == 0
+
+
+async def test_given_credentials_that_nobody_asked_for_are_not_told_of() -> None:
+    credentials = AwsCredentials(new_aws_session("eu-west-1", "access", "secret"))
+    assert credentials.kind_used == ""
+
+    await credentials.keys()
+
+    assert aws_words(credentials.kind_used) == "an access key of the configuration (AWS_ACCESS_KEY_ID)"
+
+
+def test_aws_s_own_sts_is_asked_in_the_region_of_the_configuration() -> None:
+    client = new_aws_session("ap-southeast-2").botocore().create_client("sts")
+
+    assert client.meta.endpoint_url == "https://sts.ap-southeast-2.amazonaws.com"
 
 
 def test_every_link_of_botocore_s_chain_and_each_kind_of_google_s_has_words() -> None:
