@@ -54,7 +54,7 @@ def test_check_shows_each_endpoint_that_is_well(site: Site, launch: Launcher) ->
     assert ended(command) == 0
     rows = [line for line in command.stdout.splitlines() if " ok " in line]
     assert len(rows) == 4
-    assert "Credentials AWS ok an access key of the configuration (AWS_ACCESS_KEY_ID)" in words(command)
+    assert "ok Credentials AWS an access key of the configuration (AWS_ACCESS_KEY_ID)" in words(command)
     assert f"S3 {site.aws.url}" in words(command)
     assert f"GCS gs://{site.destination} at {site.gcs.url}" in words(command)
     assert f"SQS {site.queue_url} at {site.aws.url}" in words(command)
