@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from consumer import process
-from consumer.plan import DATED, Plan, Prices, Workload, make_plan
+from consumer.plan import DATED, RETENTION_DAYS, Plan, Prices, Workload, make_plan
 from consumer.process import Exit
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def plan(
     Calculated from what was measured (docs/performance.md), the stores' published limits and list prices of 2026-11;
     no configuration is read and nobody is asked.
 
-    Exits 1 when events arrive faster than they can be done.
+    Exits 1 when events arrive faster than they can be done, or wait for longer than SQS keeps them.
     """
     try:
         prices = Prices(
@@ -145,7 +145,7 @@ def plan(
         typer.echo(json.dumps(_plain(found), indent=2))
     else:
         _print(found)
-    process.leave(Exit.OK if found.keeps_up else Exit.FAILED)
+    process.leave(Exit.OK if found.keeps_up and not found.expires else Exit.FAILED)
 
 
 # --- In JSON ---
@@ -158,6 +158,7 @@ def _plain(found: Plan) -> dict[str, Any]:
         "pods": found.pods,
         "seconds": found.seconds,
         "keeps_up": found.keeps_up,
+        "expires": found.expires,
         "binds": found.binds,
         "phases": [asdict(phase) for phase in found.phases],
         "objects_per_second": {"one_pod": found.pod_rate}
@@ -181,6 +182,11 @@ def _print(found: Plan) -> None:
         console.print(
             f"[bold red]It falls behind:[/] {found.workload.rate:,.0f} events a second arrive, "
             f"{min(found.limits.values()):,.0f} can be done. What binds: {_least(found)}."
+        )
+    if found.expires:
+        console.print(
+            f"[bold red]Events get lost:[/] the last ones wait {found.waits_days:,.0f} days, and SQS keeps a message "
+            f"for {RETENTION_DAYS[1]} at most. Queue the objects in parts, or allow more pods."
         )
 
 
@@ -220,6 +226,11 @@ def _recommended(found: Plan) -> Table:
     table.add_row("CONCURRENCY", str(advice.concurrency))
     table.add_row("MEMORY_BUDGET_MIB", str(advice.memory_budget_mib))
     table.add_row("memory of a pod", f"{advice.pod_memory_mib} MiB, one core")
+    default, most = RETENTION_DAYS
+    kept = most if found.waits_days > default / 2 else default
+    table.add_row(
+        "retention of the queue", f"{kept} days" + (", the default" if kept == default else ", the most")
+    )
     table.add_row("KEDA queueLength", f'"{advice.queue_length}", with scaleOnInFlight "true"')
     table.add_row("KEDA minReplicaCount", str(advice.min_replica_count))
     table.add_row("KEDA maxReplicaCount", str(advice.max_replica_count))

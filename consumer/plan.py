@@ -37,6 +37,9 @@ SQS_IN_FLIGHT: Final = 120_000
 S3_GETS_PER_PREFIX: Final = 5_500
 """GET and HEAD, each second and partitioned prefix, at least (S3 User Guide, "Optimizing performance")."""
 
+RETENTION_DAYS: Final = (4, 14)
+"""How long SQS keeps a message: unless told otherwise, and at most (SetQueueAttributes, MessageRetentionPeriod)."""
+
 MOST_CONCURRENCY: Final = 64
 """Up to here the rate was measured to follow the formula within an eighth; the setting itself goes to 1000."""
 LEAST_CONCURRENCY: Final = 8
@@ -154,6 +157,17 @@ class Plan:
         """Whether the events are done as fast as they arrive."""
         rate = self.workload.rate
         return rate is None or min(self.limits.values()) >= rate
+
+    @property
+    def waits_days(self) -> float:
+        """How long the last event waits in the queue. Beyond what the queue keeps, events are lost unheard."""
+        rate = self.workload.rate
+        return (self.seconds - (self.workload.objects / rate if rate else 0)) / 86_400
+
+    @property
+    def expires(self) -> bool:
+        """Whether no queue of SQS keeps the events for so long."""
+        return self.waits_days > RETENTION_DAYS[1]
 
     @property
     def cost_per_million(self) -> float:

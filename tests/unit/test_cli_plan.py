@@ -61,6 +61,14 @@ def test_the_json_says_the_same_and_falling_behind_is_a_failure() -> None:
     )
 
 
+def test_what_no_queue_keeps_is_a_failure() -> None:
+    done = typed("--objects", "1e9", "--mean-size", "100MiB")
+    assert done.returncode == 1
+    said = " ".join(done.stdout.split())
+    assert "Events get lost: the last ones wait 34 days, and SQS keeps a message for 14 at most." in said
+    assert "retention of the queue │ 14 days, the most" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -103,6 +103,13 @@ def test_a_rate_takes_as_many_pods_as_it_needs_and_may_have_twice_as_many() -> N
     assert plan.binds is Binds.ARRIVALS
 
 
+def test_events_that_wait_for_longer_than_a_queue_keeps_them_expire() -> None:
+    assert make_plan(Workload(10**9, 100 * MIB)).expires
+    assert not make_plan(Workload(10**9, 100 * MIB, pods_max=1_000)).expires
+    # They arrive over years, and none of them waits for long.
+    assert not make_plan(Workload(10**9, 4 * KIB, rate=5)).expires
+
+
 @pytest.mark.parametrize(
     ("given", "names"),
     [
