@@ -74,7 +74,7 @@ def rate_over_time() -> str:
 
 def pod_by_slots() -> str:
     """What CONCURRENCY does for one pod."""
-    slots = [2 ** (power / 4) for power in range(8, 41)]
+    slots = sorted({round(2 ** (power / 4)) for power in range(8, 41)})
     ways = [(1, 0), (10, 1), (30, 2), (100, 3)]
     lines = [
         Series(

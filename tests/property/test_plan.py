@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench.scaling import Autoscaler, simulate
@@ -33,7 +33,12 @@ ROUNDING = 1 + 1e-9
 SHARE, LOOKS = 0.03, 45
 
 
+# As many as two pods are asked for, and one more: a third pod must not make them be done earlier.
+TWO_PODS = Workload(2 * make_plan(Workload(10**6, 4 * KIB)).recommended.queue_length, 4 * KIB, gcs_buckets=9)
+
+
 @given(WORKLOADS, st.integers(0, 10**10))
+@example(TWO_PODS, 1)
 def test_more_objects_never_take_less_time(workload: Workload, more: int) -> None:
     longer = make_plan(replace(workload, objects=workload.objects + more))
     assert make_plan(workload).seconds <= longer.seconds * ROUNDING
