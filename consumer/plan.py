@@ -210,7 +210,9 @@ def make_plan(workload: Workload) -> Plan:
         Binds.IN_FLIGHT: SQS_IN_FLIGHT / latency,
         Binds.S3: S3_GETS_PER_PREFIX * workload.prefixes / gets,
     }
-    queue_length = max(concurrency, int(pod_rate * min(workload.lag_seconds, HPA_KEEPS_SECONDS)))
+    # What a pod holds while it keeps up, at least; but never more than it does before the HPA takes it away.
+    queued = min(max(concurrency, pod_rate * workload.lag_seconds), pod_rate * HPA_KEEPS_SECONDS)
+    queue_length = max(1, int(queued))
     most = _most_pods(workload, pod_rate, min(shared.values()), queue_length)
     way = tuple(phases(workload.objects, _demands(workload, pod, shared, most), workload.gcs_buckets))
     # Pods that are busy a part of the time are whole pods; what rounding left is none.
