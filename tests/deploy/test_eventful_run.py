@@ -20,7 +20,7 @@ Shown = dict[int, list[dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
-    with eventful_run(60, scrape=1, step=1) as lived:
+    with eventful_run(30, scrape=1, step=1) as lived:
         yield lived
 
 

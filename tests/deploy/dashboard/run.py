@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,7 @@ from bench.measure import Daemon, daemon
 from bench.soak.load import MIB, Load
 from tests.acceptance.notifications import notification, record
 from tests.deploy.dashboard.answers import Window
-from tests.deploy.prometheus import Asked
+from tests.deploy.prometheus import Asked, eventually
 from tests.doubles.fault_proxy import Answer, EntryFailure, FaultProxy, WireFault
 from tests.emulators import servers
 
@@ -99,26 +100,27 @@ class Story:
 
     def __init__(self, clouds: Clouds, pod: Pod, ledger: Ledger) -> None:
         self._clouds, self._pod = clouds, pod
-        # Each with the share of the run's time that passes before it, counted from when the one before it was over.
-        self.events: tuple[tuple[float, Callable[[], None]], ...] = (
-            (0.10, pod.kill_a_worker),
-            (0.10, self._foreign_objects),
-            (0.10, self._killed_in_large_copies),
-            (0.04, pod.start),
-            (0.10, self._queue_in_trouble),
-            (0.06, clouds.before_queue.end),
-            (0.08, self._destination_refuses),
-            (0.12, clouds.before_destination.end),
-            (0.12, ledger.stop),
-            (0.08, ledger.start),
+        # Each with the share of the run's time that passes before it, and what Prometheus has seen when it is over.
+        self.events: tuple[tuple[float, Callable[[], None], str], ...] = (
+            (0.10, pod.kill_a_worker, 'replicator_unexpected_errors_total{where="worker"} > 0'),
+            (0.10, self._foreign_objects, 'sum(replicator_objects_total{reason="foreign_object"}) > 0'),
+            (0.10, self._killed_in_large_copies, 'ALERTS{alertname="ReplicatorTargetDown"}'),
+            (0.04, pod.start, "count(replicator_build_info) == 2"),
+            (0.10, self._queue_in_trouble, "sum(replicator_receive_errors_total) > 0"),
+            (0.06, clouds.before_queue.end, "up == 1"),
+            (0.08, self._destination_refuses, 'ALERTS{alertname="ReplicatorPaused"}'),
+            (0.12, clouds.before_destination.end, "sum(replicator_paused) == 0"),
+            (0.12, ledger.stop, 'ALERTS{alertname="ReplicatorLedgerDown"}'),
+            (0.08, ledger.start, "min(replicator_ledger_up) == 1"),
         )
 
-    def tell(self, seconds: float) -> None:
-        """Takes `seconds`, and as much longer as the events themselves take."""
-        for share, event in self.events:
+    def tell(self, seconds: float, there: Asked) -> None:
+        """Takes `seconds`, and as much longer as it takes for the events to be seen."""
+        for share, event, seen in self.events:
             time.sleep(share * seconds)
             event()
-        time.sleep(seconds * (1 - sum(share for share, _ in self.events)))
+            eventually(partial(there.samples, seen))
+        time.sleep(seconds * (1 - sum(share for share, *_ in self.events)))
 
     def _put(self, name: str, body: bytes) -> None:
         self._clouds.source.s3.put_object(Bucket=SOURCE, Key=name, Body=body)
@@ -231,7 +233,7 @@ def eventful_run(seconds: float, *, scrape: int, step: int) -> Iterator[tuple[As
         )
         start = time.time()
         with _at_work(load):
-            Story(clouds, pods[1], ledger).tell(seconds)
+            Story(clouds, pods[1], ledger).tell(seconds, there)
         yield there, Window(start, time.time(), step=step, scrape=scrape)
 
 
