@@ -42,7 +42,7 @@ endif
 FORGET_STALE := $(shell if [ -f $(STAMP) ]; then \
 	if [ "`cat $(STAMP)`" != "$(CURDIR)" ] || ! .venv/bin/python -c '' >/dev/null 2>&1; then rm -rf .venv; fi; fi)
 
-.PHONY: help run check test test-deep provision test-emulators test-kill test-guards soak bench lint docs docs-references docs-picture docs-plots format clean
+.PHONY: help run check test test-deep set-up provision test-emulators test-kill test-guards soak bench lint docs docs-references docs-picture docs-plots format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +61,8 @@ test: $(STAMP)  ## Run the test suite (no network beyond this machine, no cloud 
 
 test-deep: $(STAMP)  ## Live through far more random races, crashes and faults (ARGS="--hypothesis-seed=N" repeats a run)
 	@exec .venv/bin/python -m pytest tests/convergence --hypothesis-profile=deep --timeout=3600 -s $(ARGS)
+
+set-up: $(DOCS_STAMP)  ## Install what every target needs; each does it by itself
 
 provision: $(STAMP)  ## Build or download the emulators of `make test-emulators`, as far as they are not there yet
 	@exec .venv/bin/python -m tests.emulators.provision $(ARGS)
