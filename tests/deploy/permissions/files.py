@@ -44,7 +44,7 @@ def calls_text(recorded: Mapping[str, Calls]) -> str:
 def made_of(recorded: Mapping[str, Calls]) -> dict[str, str]:
     """The texts of all policies and roles, by path below the folder."""
     made: dict[str, Any] = {}
-    for name, calls in recorded.items():
+    for name in recorded:
         allowed = aws_of(name, recorded)
         if allowed:
             made[f"aws/{name}.json"] = policy(statements(name, allowed))
@@ -58,7 +58,8 @@ def made_of(recorded: Mapping[str, Calls]) -> dict[str, str]:
 def needed(calls: Calls) -> dict[str, list[str]]:
     """The permissions of Google Cloud that a use cannot do without, by what they are granted on."""
     found = {
-        about: [one for one in granted if one not in OPTIONAL] for about, granted in permissions(calls).items()
+        about: [one for one in granted if one not in OPTIONAL]
+        for about, granted in permissions(calls).items()
     }
     return {about: granted for about, granted in found.items() if granted}
 
@@ -116,7 +117,9 @@ def _calls_rows(recorded: Mapping[str, Calls]) -> Iterator[str]:
             for about, operations in by_resource.items():
                 one = Calls(calls.title, {service: {about: operations}})
                 rights = [*actions(one).get(about, []), *permissions(one).get(about, [])]
-                shown = ", ".join(f"`{right}`{' (optional)' if right in OPTIONAL else ''}" for right in rights)
+                shown = ", ".join(
+                    f"`{right}`{' (optional)' if right in OPTIONAL else ''}" for right in rights
+                )
                 asked = ", ".join(f"`{operation}`" for operation in operations)
                 yield f"| {told} | the {about} ({_SERVICES[service]}) | {asked} | {shown or 'nothing'} |"
                 told = ""

@@ -37,7 +37,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Granted:
-    """What the program may do: statements of IAM about a stage's own names, and permissions in GCS; None: everything."""
+    """What the program may do: statements of IAM about a stage's own names, permissions in GCS; None: everything."""
 
     aws: Callable[[Names], Sequence[Statement]] | None = None
     gcs: Sequence[str] | None = None

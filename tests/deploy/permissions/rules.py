@@ -1,7 +1,7 @@
-"""From recorded operations to the permissions that they need, and from those to policies of AWS and roles of Google Cloud.
+"""From recorded operations to the permissions that they need, and to policies of AWS and roles of Google Cloud.
 
-Where each line is from: AWS, Service Authorization Reference (docs.aws.amazon.com/service-authorization), and for S3 the
-user guide's "Required permissions for Amazon S3 API operations"; Google Cloud, "IAM permissions for JSON methods"
+Where each line is from: AWS, Service Authorization Reference (docs.aws.amazon.com/service-authorization), and for S3
+the user guide's "Required permissions for Amazon S3 API operations"; Google Cloud, "IAM permissions for JSON methods"
 (cloud.google.com/storage/docs/access-control/iam-json) and "Access control with IAM" of Pub/Sub. A batch of SQS needs
 the permission of its single operation. Asking which permissions one has (`testIamPermissions`) needs none.
 """
@@ -97,7 +97,7 @@ upload in parts to such a bucket has to decrypt, too (S3 user guide, "Uploading 
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """The operations of one use: service, what it is called for, operations. `adds_to` names the use that it extends."""
+    """The operations of one use, by service and by what they are called for; `adds_to` is the use that it extends."""
 
     title: str
     calls: Mapping[str, Mapping[str, Sequence[str]]]
@@ -119,9 +119,10 @@ def actions(calls: Calls) -> dict[str, list[str]]:
         for about, operations in calls.calls[service].items():
             for operation in operations:
                 found.setdefault(about, set()).add(_action(service, operation))
-    for about in found:
-        if "s3:GetObject" in found[about] and about != "inventory":
-            found[about].add(NOT_FOUND)
+    for about, allowed in found.items():
+        # A report of an inventory that is not there may as well be forbidden.
+        if "s3:GetObject" in allowed and about != "inventory":
+            allowed.add(NOT_FOUND)
     return {about: sorted(found[about]) for about in _ARNS if about in found}
 
 
@@ -131,7 +132,9 @@ def _action(service: str, operation: str) -> str:
 
 def without(granted: Mapping[str, Sequence[str]], base: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """What is granted beyond what another use has already."""
-    left = {about: [one for one in rights if one not in base.get(about, ())] for about, rights in granted.items()}
+    left = {
+        about: [one for one in rights if one not in base.get(about, ())] for about, rights in granted.items()
+    }
     return {about: rights for about, rights in left.items() if rights}
 
 

@@ -96,9 +96,7 @@ class Stage:
 
     def forward(self, **more: str) -> Settings:
         """S3 → GCS."""
-        return self.settings(
-            **{"SOURCE_BUCKETS": self.source, "GCS_BUCKET_NAME": self.destination, **more}
-        )
+        return self.settings(**{"SOURCE_BUCKETS": self.source, "GCS_BUCKET_NAME": self.destination, **more})
 
     def back(self, **more: str) -> Settings:
         """GCS → S3."""
@@ -275,5 +273,3 @@ def _enforced() -> Iterator[None]:
         yield
     finally:
         moto_settings.INITIAL_NO_AUTH_ACTION_COUNT = before
-
-

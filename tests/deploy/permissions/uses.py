@@ -149,7 +149,9 @@ async def parts(stage: Stage) -> None:
         stage.gcs.put(stage.destination, f"{PARTS_PREFIX}left", b"by a killed process")
         composer = engine.stores.composer(engine.destinations[0])
         await sweep(composer, stage, lambda: time.time() + SWEPT_AFTER_SECONDS + 60)
-        await stage.until(lambda: list(stage.gcs.objects(stage.destination)) == ["giant"], "nothing left over")
+        await stage.until(
+            lambda: list(stage.gcs.objects(stage.destination)) == ["giant"], "nothing left over"
+        )
 
 
 async def checks(stage: Stage) -> None:
@@ -239,7 +241,11 @@ async def _job(
     told: list[object] = []
     try:
         ending = await job(
-            settings or stage.forward(), options, lambda _, found, *__: told.append(found), _Unwatched(), **more
+            settings or stage.forward(),
+            options,
+            lambda _, found, *__: told.append(found),
+            _Unwatched(),
+            **more,
         )
     except EndpointError as error:
         raise Denied(str(error)) from None
@@ -251,7 +257,7 @@ async def _job(
 
 
 async def dead_letters(stage: Stage) -> None:
-    """`consumer dlq list` and `consumer dlq redrive`, of SQS: a letter that is sent back, and one that is only looked at."""
+    """`consumer dlq list` and `consumer dlq redrive`, of SQS: one letter is sent back, one is only looked at."""
     client = stage.aws("sqs")
     client.send_message(QueueUrl=stage.dlq_url, MessageBody="a letter")
     poison = {REASON_ATTRIBUTE: {"DataType": "String", "StringValue": "not_json"}}

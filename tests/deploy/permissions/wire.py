@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -24,7 +25,13 @@ from consumer.adapters.http import Exchange, HttpClient
 from consumer.adapters.pubsub_calls import PubsubCalls
 
 # Each of these headers of S3 asks for a permission besides that of the write (Service Authorization Reference, S3).
-_FURTHER_RIGHTS: Final = ("x-amz-acl", "x-amz-grant-", "x-amz-tagging", "x-amz-object-lock-", "x-amz-copy-source")
+_FURTHER_RIGHTS: Final = (
+    "x-amz-acl",
+    "x-amz-grant-",
+    "x-amz-tagging",
+    "x-amz-object-lock-",
+    "x-amz-copy-source",
+)
 # What decides which operation of S3 a request is; a new one has to be thought of here.
 _S3_QUERIES: Final[Mapping[tuple[str, bool, frozenset[str]], str]] = {
     ("GET", True, frozenset()): "GetObject",
@@ -80,7 +87,13 @@ def recording(wire: Wire) -> Iterator[None]:
     send, call = HttpClient.request, PubsubCalls._call
 
     def watched(
-        self: HttpClient, method: str, url: str, operation: str, headers: Any = None, body: Any = None, **more: Any
+        self: HttpClient,
+        method: str,
+        url: str,
+        operation: str,
+        headers: Any = None,
+        body: Any = None,
+        **more: Any,
     ) -> Exchange:
         wire.sent.append((method, url, headers or {}, body))
         wire.sites |= _adapters_under_way()
@@ -98,12 +111,12 @@ def recording(wire: Wire) -> Iterator[None]:
 
 def _adapters_under_way() -> set[str]:
     found = set()
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if module.startswith("consumer.adapters."):
             found.add(f"{module.removeprefix('consumer.adapters.')}:{frame.f_code.co_qualname}")
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return found
 
 
@@ -116,7 +129,9 @@ def operation(method: str, url: str, headers: Mapping[str, str], body: Any, *, s
     if target:
         service, _, action = target.partition(".")
         document = json.loads(body)
-        return Request(_AWS_JSON[service], action, document.get("QueueUrl") or document.get("TableName") or "")
+        return Request(
+            _AWS_JSON[service], action, document.get("QueueUrl") or document.get("TableName") or ""
+        )
     if origin == s3:
         bucket, _, key = unquote(parts.path)[1:].partition("/")
         further = [name for name in headers if name.lower().startswith(_FURTHER_RIGHTS)]
