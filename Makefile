@@ -36,7 +36,7 @@ endif
 FORGET_STALE := $(shell if [ -f $(STAMP) ]; then \
 	if [ "`cat $(STAMP)`" != "$(CURDIR)" ] || ! .venv/bin/python -c '' >/dev/null 2>&1; then rm -rf .venv; fi; fi)
 
-.PHONY: help run check test test-deep test-emulators test-kill test-guards soak bench lint docs docs-references docs-picture image format clean
+.PHONY: help run check test test-deep test-emulators test-kill test-guards soak bench lint docs docs-references docs-picture docs-plots image format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -56,7 +56,7 @@ test: $(STAMP)  ## Run the test suite (no network beyond this machine, no cloud 
 test-deep: $(STAMP)  ## Live through far more random races, crashes and faults (ARGS="--hypothesis-seed=N" repeats a run)
 	@exec .venv/bin/python -m pytest tests/convergence --hypothesis-profile=deep --timeout=3600 -s $(ARGS)
 
-test-emulators: $(STAMP)  ## Provision MinIO, fake-gcs-server, pstest, Redis, Valkey, DynamoDB Local, ElasticMQ, LocalStack, Prometheus and Chromium, and test against them
+test-emulators: $(STAMP)  ## Provision MinIO, fake-gcs-server, pstest, Redis, Valkey, DynamoDB Local, ElasticMQ, LocalStack, Prometheus, Helm, kubeconform, kustomize and Chromium, and test against them
 	@.venv/bin/python -m tests.emulators.provision
 	@exec .venv/bin/python -m pytest -m emulators $(ARGS)
 
@@ -95,6 +95,9 @@ docs-picture: $(STAMP)  ## Run the sandbox and a backfill and draw what their te
 
 image:  ## Build the container image on a base pinned by its digest (PYTHON_IMAGE=python:TAG@sha256:... names it; needs Docker)
 	@exec deploy/build-image.sh $(ARGS)
+
+docs-plots: $(STAMP)  ## Draw the plots of docs/scale.md from the plan and its simulation
+	@exec .venv/bin/python -m bench.scale_pictures
 
 format: $(STAMP)  ## Format the code and mend what can be mended by itself
 	.venv/bin/ruff check --fix-only --exit-zero

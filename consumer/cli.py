@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer import __version__, cli_backfill, cli_dlq, cli_routes, process
+from consumer import __version__, cli_backfill, cli_dlq, cli_plan, cli_routes, process
 from consumer.model import Outcome, Result
 from consumer.process import Exit
 from consumer.route_settings import routes_of
@@ -26,6 +26,7 @@ app.add_typer(cli_routes.app, name="routes")
 app.add_typer(cli_dlq.app, name="dlq")
 app.command()(cli_backfill.backfill)
 app.command()(cli_backfill.verify)
+app.command()(cli_plan.plan)
 
 
 def _version(wanted: bool) -> None:

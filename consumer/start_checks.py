@@ -8,6 +8,7 @@ import time
 from consumer.checks import (
     Check,
     Patience,
+    Status,
     check_conditions,
     check_destination,
     check_ledger,
@@ -25,7 +26,10 @@ from consumer.settings import Settings
 async def run_checks(
     settings: Settings, engine: Engine, queues: Queues, ledger: GuardedLedger | None = None
 ) -> list[Check]:
-    """What each place and queue answered, each asked until the time for start-up is over; and the ledger, once."""
+    """What each place and queue answered, each asked until the time for start-up is over; and the ledger, once.
+
+    Before them, which credentials that was done with.
+    """
     patience = Patience(settings.startup_timeout_seconds, time.monotonic)
     stores = engine.stores
     checks = [check_source(stores.source(place.store), place, settings, patience) for place in engine.sources]
@@ -50,4 +54,8 @@ async def run_checks(
         )
     if ledger is not None:
         checks.append(check_ledger(ledger, settings.ledger_target))
-    return [check for group in await asyncio.gather(*checks) for check in group]
+    answers = [check for group in await asyncio.gather(*checks) for check in group]
+    return [
+        *(Check("Credentials", cloud, Status.OK, words) for cloud, words in stores.credentials_used()),
+        *answers,
+    ]

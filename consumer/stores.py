@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from consumer.adapters.aws import AwsCredentials, AwsSession, Endpoints, new_aws_session
+from consumer.adapters.credential_words import aws_words
 from consumer.adapters.gcs import GcsDestination
 from consumer.adapters.gcs_auth import GoogleToken, NoToken
 from consumer.adapters.gcs_compose import GcsComposer
@@ -56,7 +57,7 @@ class Stores:
         if self._settings.storage_emulator_host:
             return NoToken()
         file = self._settings.google_application_credentials
-        return GoogleToken(str(file) if file else None)
+        return GoogleToken(str(file) if file else None, aws=self.aws_credentials)
 
     @cached_property
     def pubsub_token(self) -> Token:
@@ -65,7 +66,18 @@ class Stores:
         if self._settings.pubsub_emulator_host:
             return NoToken()
         file = self._settings.google_application_credentials
-        return GoogleToken(str(file) if file else None, PUBSUB_SCOPE)
+        return GoogleToken(str(file) if file else None, PUBSUB_SCOPE, aws=self.aws_credentials)
+
+    def credentials_used(self) -> list[tuple[str, str]]:
+        """Each cloud whose credentials were asked for by now, and which ones they are, in words."""
+        used = []
+        if kind := self.aws_credentials.kind_used:
+            used.append(("AWS", aws_words(kind)))
+        for name in ("google_token", "pubsub_token"):
+            words = getattr(self.__dict__.get(name), "words", "")
+            if words:
+                return [*used, ("Google Cloud", words)]
+        return used
 
     @cached_property
     def s3_source(self) -> S3Source:

@@ -7,6 +7,7 @@ the daemon, and a daemon that was given its credentials needs none of it.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from functools import cache
 from typing import Any, Final
@@ -18,6 +19,15 @@ from consumer.adapters.sigv4 import AwsKeys
 from consumer.errors import Reason, ReplicatorError
 
 _RECHECK_SECONDS: Final = 30.0
+_HINT: Final = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run with a role (IRSA, Pod Identity, instance profile); "
+    "docs/keyless.md"
+)
+_ROLE_HINTS: Final = {
+    "AssumeRoleWithWebIdentity": "check AWS_ROLE_ARN, and in the role's trust policy the cluster's OIDC provider, the "
+    "service account (sub) and the audience (aud); docs/keyless.md",
+    "AssumeRole": "check role_arn of the profile, and that the role's trust policy names who assumes it",
+}
 
 
 class AwsSession:
@@ -62,14 +72,28 @@ class AwsCredentials:
         self._session = session
         self._source: Any = None
         self._keys = session.given
+        self._asked = False
         self._look_again_at = math.inf  # given ones never change
-        self._renewal = Renewal(self._load)
+        self._lock = threading.Lock()
+        self._renewal = Renewal(self.load)
+
+    @property
+    def region(self) -> str:
+        return self._session.region_name
+
+    @property
+    def kind_used(self) -> str:
+        """`given`, or the name of the chain's link that they are from; empty while nobody asked, or none were found."""
+        if not self._asked or self._keys is None:
+            return ""
+        return "given" if self._session.given is not None else str(self._source.method)
 
     async def keys(self) -> AwsKeys:
         """Valid credentials; raises `credentials` when there are none.
 
         Nobody waits for other ones while these are good: botocore begins to renew 15 minutes before they expire.
         """
+        self._asked = True
         if self._keys is None:
             return await self._renewal.now()
         if time.monotonic() >= self._look_again_at:
@@ -88,11 +112,15 @@ class AwsCredentials:
         # The first may have been under way since before the refusal.
         return await self._renewal.now() != refused or await self._renewal.now() != refused
 
-    def _load(self) -> AwsKeys:
-        hint = (
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run with a role "
-            "(IRSA, Pod Identity, instance profile)"
-        )
+    def load(self) -> AwsKeys:
+        """Valid credentials, for a thread: it may ask a remote service. Raises as `keys` does."""
+        self._asked = True
+        if self._session.given is not None:
+            return self._session.given
+        with self._lock:  # botocore's session is made for one thread
+            return self._ask()
+
+    def _ask(self) -> AwsKeys:
         try:
             # botocore refreshes in here, well before the expiry.
             self._source = self._source or self._session.find_credentials()
@@ -100,14 +128,22 @@ class AwsCredentials:
         except Exception as error:
             # Sources raise far more than botocore's own errors: ClientError when STS refuses a role,
             # ResponseParserError for an answer of a proxy, OSError without the token file, RuntimeError…
-            raise ReplicatorError(
-                Reason.CREDENTIALS, f"cannot load AWS credentials ({type(error).__name__})", hint=hint
-            ) from error
+            raise _refusal(error) from error
         if frozen is None or not frozen.access_key or not frozen.secret_key:
-            raise ReplicatorError(Reason.CREDENTIALS, "no AWS credentials found", hint=hint)
+            raise ReplicatorError(Reason.CREDENTIALS, "no AWS credentials found", hint=_HINT)
         self._look_again_at = time.monotonic() + _RECHECK_SECONDS
         self._keys = AwsKeys(frozen.access_key, frozen.secret_key, frozen.token)
         return self._keys
+
+
+def _refusal(error: Exception) -> ReplicatorError:
+    """Why there are no credentials. Of what STS answers its code alone: the text may hold what was shown to it."""
+    answer = getattr(error, "response", None)
+    code = answer.get("Error", {}).get("Code") if isinstance(answer, dict) else None
+    code = code if isinstance(code, str) and code.isalnum() and len(code) <= 60 else ""
+    what = f"cannot load AWS credentials ({type(error).__name__}{f': {code}' if code else ''})"
+    hint = _ROLE_HINTS.get(str(getattr(error, "operation_name", "")), _HINT)
+    return ReplicatorError(Reason.CREDENTIALS, what, hint=hint)
 
 
 class BucketEndpoint:

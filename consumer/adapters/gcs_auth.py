@@ -7,6 +7,9 @@ import logging
 import os
 from typing import Any, Final
 
+from consumer.adapters.aws import AwsCredentials
+from consumer.adapters.credential_words import google_words
+from consumer.adapters.gcs_refusals import refusal
 from consumer.adapters.renewal import Renewal
 from consumer.errors import Reason, ReplicatorError
 
@@ -16,7 +19,6 @@ _AHEAD: Final = dt.timedelta(minutes=3, seconds=45)
 with more than that each request would ask for a new one, in vain."""
 _LAST_USE: Final = dt.timedelta(seconds=20)
 """A request may be under way for a while before its token is looked at."""
-_HINT: Final = "set GOOGLE_APPLICATION_CREDENTIALS, or run with Workload Identity"
 
 
 def _without_project_warnings(record: logging.LogRecord) -> bool:
@@ -34,11 +36,17 @@ class NoToken:
 
 
 class GoogleToken:
-    """A bearer token that is always valid for a while yet."""
+    """A bearer token that is always valid for a while yet.
 
-    def __init__(self, credentials_file: str | None = None, scope: str = _SCOPE) -> None:
+    `aws` is what a federation with AWS shows to Google; without it google-auth looks for such credentials by itself.
+    """
+
+    def __init__(
+        self, credentials_file: str | None = None, scope: str = _SCOPE, *, aws: AwsCredentials | None = None
+    ) -> None:
         self._file = credentials_file
         self._scope = scope
+        self._aws = aws
         self._credentials: Any = None
         self._refused: str | None = None
         self._renewal = Renewal(self._refresh)
@@ -63,6 +71,11 @@ class GoogleToken:
     def forget(self) -> None:
         """Asks for a new token before the next request: the other side refused this one."""
         self._refused = self._credentials.token if self._credentials else None
+
+    @property
+    def words(self) -> str:
+        """Which credentials the token is from; empty until there is one."""
+        return google_words(self._credentials) if self._credentials and self._credentials.token else ""
 
     def _left(self) -> dt.timedelta:
         """How long the token is good for; nothing without one."""
@@ -92,6 +105,10 @@ class GoogleToken:
                 # federated identity, which nobody here needs, and fails where that API cannot be reached.
                 logging.getLogger("google.auth._default").addFilter(_without_project_warnings)
                 found, _ = google.auth.default()
+                if self._aws is not None:
+                    from consumer.adapters.gcs_federation import with_our_credentials
+
+                    found = with_our_credentials(found, self._aws)
                 self._credentials = google.auth.credentials.with_scopes_if_required(found, [self._scope])
             refused = self._refused
             self._credentials.refresh(google.auth.transport.requests.Request())
@@ -104,8 +121,4 @@ class GoogleToken:
                 hint="check the network",
             ) from error
         except (google.auth.exceptions.GoogleAuthError, OSError, ValueError) as error:
-            raise ReplicatorError(
-                Reason.CREDENTIALS,
-                f"no Google access token can be had ({type(error).__name__})",
-                hint=_HINT,
-            ) from error
+            raise refusal(error) from error

@@ -55,7 +55,8 @@ def test_check_shows_each_endpoint_that_is_well(site: Site, launch: Launcher) ->
     command = launch("check", env=site.env(COLUMNS="300"))
     assert ended(command) == 0
     rows = [line for line in command.stdout.splitlines() if " ok " in line]
-    assert len(rows) == 3
+    assert len(rows) == 4
+    assert "ok Credentials AWS an access key of the configuration (AWS_ACCESS_KEY_ID)" in words(command)
     assert f"S3 {site.aws.url}" in words(command)
     assert f"GCS gs://{site.destination} at {site.gcs.url}" in words(command)
     assert f"SQS {site.queue_url} at {site.aws.url}" in words(command)
@@ -88,7 +89,7 @@ def test_check_shows_all_that_fails_and_exits_3(site: Site, launch: Launcher) ->
     command = launch("check", env=site.env(**wrong, COLUMNS="300"))
     assert ended(command) == 3
     assert command.stdout.count(" failed ") == 2
-    assert command.stdout.count(" ok ") == 1
+    assert command.stdout.count(" ok ") == 2  # S3, and the credentials that it took
     assert "no-such-bucket" in command.stdout
     assert f"{site.queue_url}-nowhere" in command.stdout
 

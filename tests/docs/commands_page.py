@@ -65,7 +65,7 @@ def _meaning(parameter: Any) -> str:
     # A switch that is off, and what has no default, need no word about it.
     return (
         f"{told} Default: {code(str(given))}."
-        if isinstance(given, str | int | float) and given is not False
+        if isinstance(given, str | int | float) and given is not False and given != ""
         else told
     )
 

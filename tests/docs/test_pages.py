@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from bench.scale_pictures import PICTURES
 from consumer.errors import Kind, Reason, kind_of
 from consumer.settings import Settings
 from tests.docs.commands_page import commands
@@ -156,6 +157,7 @@ def test_the_drawings_are_small_whole_and_fetch_nothing(tmp_path: Path) -> None:
         "flame.svg",
         "message.svg",
         "sandbox.svg",
+        *PICTURES,
     }
     for drawing in drawings:
         shutil.copy(drawing, tmp_path)

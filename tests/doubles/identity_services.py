@@ -7,7 +7,9 @@
         assert services.asked == ["AssumeRoleWithWebIdentity"]
 
 Each answer carries other credentials: `KEY1`, `KEY2`…, `google-token-1`…, which live for `life` seconds. Who does not
-show what the service asks for (a token file's content, a session token of IMDSv2, Google's header) is refused.
+show what the service asks for (a token file's content, a session token of IMDSv2, Google's header) is refused. A signed
+request in place of a subject token is verified as AWS's STS does, by botocore's own signer, with the keys handed out.
+Asked as a proxy (`http_proxy`), it answers for every host.
 """
 
 from __future__ import annotations
@@ -16,16 +18,32 @@ import http.server
 import itertools
 import json
 import threading
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 WEB_IDENTITY: Final = "web-identity-token-of-the-pod"
 CONTAINER_AUTHORIZATION: Final = "authorization-token-of-the-pod"
 INSTANCE_ROLE: Final = "instance-role"
 SECRET: Final = "secret-of-the-identity-services"
+AWS_PROVIDER: Final = (
+    "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/pool/providers/aws"
+)
+SERVICE_ACCOUNT: Final = "replicator@project.iam.gserviceaccount.com"
 _IMDS_SESSION: Final = "imds-session-token"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A 403 that says why; as badly as can be, it repeats what it was shown."""
+
+    answer: Any
 
 
 class IdentityServices:
@@ -35,6 +53,17 @@ class IdentityServices:
         self.life = life
         self.asked: list[str] = []
         self.refused = 0
+        self.google_refuses = ""
+        """The error code that Google's STS answers with, or IAM Service Account Credentials when it is in capitals."""
+        self.signed_for: list[str] = []
+        """The STS of each signed request that was taken for a subject token, and"""
+        self.signed_with: list[str] = []
+        """the access keys."""
+        self.tokens: list[str] = []
+        """Google's, the newest last."""
+        self.hosts: set[str] = set()
+        """Those that it was asked for as a proxy."""
+        self._given: dict[str, tuple[str, datetime]] = {}
         self._numbers = itertools.count(1)
         services = self
 
@@ -69,18 +98,32 @@ class IdentityServices:
         self._thread.join(10)
         self._server.server_close()
 
+    def end_sessions(self) -> None:
+        """What was handed out until now is refused from now on, a second before its time or an hour."""
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        self._given = {key: (token, past) for key, (token, _) in self._given.items()}
+        self.tokens.append("nobody-has-this-one")
+
+    def takes_key(self, key: str) -> bool:
+        """Whether AWS would take a signature with this access key now."""
+        return key in self._given and self._given[key][1] > datetime.now(UTC)
+
     def _answer(self, request: http.server.BaseHTTPRequestHandler, method: str, body: bytes) -> None:
+        asked = urlsplit(request.path)
+        if asked.netloc:
+            self.hosts.add(asked.netloc)
         answer = self._answer_to(
-            method, request.path, {k.lower(): v for k, v in request.headers.items()}, body
+            method,
+            asked._replace(scheme="", netloc="").geturl(),
+            {k.lower(): v for k, v in request.headers.items()},
+            body,
         )
-        if answer is None:
+        refused = answer is None or isinstance(answer, Refusal)
+        if refused:
             self.refused += 1
-            request.send_response(403)
-            request.send_header("Content-Length", "0")
-            request.end_headers()
-            return
+        answer = answer.answer if isinstance(answer, Refusal) else answer or ""
         content = answer if isinstance(answer, str) else json.dumps(answer)
-        request.send_response(200)
+        request.send_response(403 if refused else 200)
         request.send_header("Content-Type", "text/xml" if content.startswith("<") else "application/json")
         request.send_header("Metadata-Flavor", "Google")
         request.send_header("x-aws-ec2-metadata-token-ttl-seconds", "21600")
@@ -100,6 +143,10 @@ class IdentityServices:
             return "computeMetadata/"
         if path.startswith("/computeMetadata/") and headers.get("metadata-flavor") == "Google":
             return self._google_metadata(path)
+        if path == "/google-sts" and form.get("subject_token_type", "").endswith("aws4_request"):
+            return self._exchange_of_aws(form)
+        if path.endswith(":generateAccessToken"):
+            return self._impersonation(path, headers)
         if path == "/google-sts" and form.get("subject_token") == WEB_IDENTITY:
             self.asked.append("token exchange")
             return {
@@ -111,10 +158,54 @@ class IdentityServices:
             return self._google_token()
         return None
 
-    def _sts(self, form: dict[str, str], headers: dict[str, str]) -> str | None:
+    def _exchange_of_aws(self, form: dict[str, str]) -> Any:
+        """As Google's STS: the request is AWS's GetCallerIdentity, signed a moment ago, and for this provider."""
+        if self.google_refuses.islower():
+            return Refusal({"error": self.google_refuses, "error_description": form["subject_token"]})
+        signed = json.loads(unquote(form["subject_token"]))
+        given = {header["key"].lower(): header["value"] for header in signed["headers"]}
+        if given.get("x-goog-cloud-target-resource") != form.get("audience") or not self._is_signed(
+            signed, given
+        ):
+            return Refusal({"error": "invalid_grant", "error_description": form["subject_token"]})
+        self.asked.append("AWS exchange")
+        self.signed_for.append(signed["url"])
+        return {**self._google_token(), "issued_token_type": "urn:ietf:params:oauth:token-type:access_token"}
+
+    def _is_signed(self, signed: dict[str, Any], given: dict[str, str]) -> bool:
+        _, _, scope = given["authorization"].partition("Credential=")
+        key, _, region, service, _ = scope.partition(",")[0].split("/")
+        token, expiry = self._given.get(key, ("", datetime.now(UTC)))
+        if expiry <= datetime.now(UTC) or given.get("x-amz-security-token") != token:
+            return False
+        names = given["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+        if not {"host", "x-amz-date", "x-amz-security-token"} <= set(names):
+            return False
+        request = AWSRequest(signed["method"], signed["url"], {name: given[name] for name in names})
+        request.context["timestamp"] = given["x-amz-date"]
+        signer = SigV4Auth(Credentials(key, SECRET, token), service, region)
+        expected = signer.signature(
+            signer.string_to_sign(request, signer.canonical_request(request)), request
+        )
+        self.signed_with.append(key)
+        return f"Signature={expected}" in given["authorization"]
+
+    def _impersonation(self, path: str, headers: dict[str, str]) -> Any:
+        if self.google_refuses.isupper():
+            return Refusal({"error": {"status": self.google_refuses, "message": headers["authorization"]}})
+        if SERVICE_ACCOUNT not in path or headers.get("authorization", "")[7:] not in self.tokens:
+            return None
+        self.asked.append("impersonation")
+        token = self._google_token()
+        return {"accessToken": token["access_token"], "expireTime": _stamp(self.life)}
+
+    def _sts(self, form: dict[str, str], headers: dict[str, str]) -> str | Refusal | None:
         action = form.get("Action", "")
         if action == "AssumeRoleWithWebIdentity" and form.get("WebIdentityToken") != WEB_IDENTITY:
-            return None
+            return Refusal(
+                "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code>"
+                f"<Message>{form.get('WebIdentityToken')}</Message></Error></ErrorResponse>"
+            )
         if action == "AssumeRole" and "Credential=SOURCEKEY/" not in headers.get("authorization", ""):
             return None
         self.asked.append(action)
@@ -152,6 +243,8 @@ class IdentityServices:
 
     def _keys(self) -> dict[str, str]:
         number = next(self._numbers)
+        ends = datetime.now(UTC) + timedelta(seconds=self.life)
+        self._given[f"KEY{number}"] = (f"session-token-{number}", ends)
         return {
             "AccessKeyId": f"KEY{number}",
             "SecretAccessKey": SECRET,
@@ -161,6 +254,7 @@ class IdentityServices:
 
     def _google_token(self) -> dict[str, Any]:
         token = f"google-token-{next(self._numbers)}"
+        self.tokens.append(token)
         return {"access_token": token, "expires_in": int(self.life), "token_type": "Bearer"}
 
 
