@@ -73,6 +73,7 @@ def test_a_digest_that_is_given_is_taken_as_it_is(told: Path) -> None:
         ("python:3.13-slim-trixie", "not found"),
         (f"python:3.13-slim-trixie@{DIGEST[:-1]}", ""),
         (f"python:3.13-slim-trixie@{DIGEST.upper()}", ""),
+        (f"python:3.13-slim-trixie@{DIGEST}0", ""),
         (f"python@{DIGEST}", ""),
         ("python:3.13@sha256:...", ""),
     ],
