@@ -56,7 +56,7 @@ test: $(STAMP)  ## Run the test suite (no network beyond this machine, no cloud 
 test-deep: $(STAMP)  ## Live through far more random races, crashes and faults (ARGS="--hypothesis-seed=N" repeats a run)
 	@exec .venv/bin/python -m pytest tests/convergence --hypothesis-profile=deep --timeout=3600 -s $(ARGS)
 
-test-emulators: $(STAMP)  ## Provision MinIO, fake-gcs-server, pstest, Redis, Valkey, DynamoDB Local, ElasticMQ, LocalStack, Prometheus, Helm, kubeconform, kustomize and Chromium, and test against them
+test-emulators: $(STAMP)  ## Provision MinIO, fake-gcs-server, pstest, Redis, Valkey, DynamoDB Local, ElasticMQ, LocalStack, Prometheus, Helm, kubeconform, kustomize, OpenTofu and Chromium, and test against them
 	@.venv/bin/python -m tests.emulators.provision
 	@exec .venv/bin/python -m pytest -m emulators $(ARGS)
 
