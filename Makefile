@@ -8,6 +8,10 @@
 # Further arguments for the program that a target runs: make run ARGS="--both-ways --objects 100 --exit"
 ARGS ?=
 
+# Tests wait more than they work, so there are more processes than a small machine has processors. Each takes whole
+# files, in the order in which they were collected. ARGS="-n 0" keeps to one process.
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
+
 UV_PIN := 0.13.9
 TOOLS := .tools
 STAMP := .venv/.synced
@@ -15,6 +19,8 @@ DOCS_STAMP := .venv/.synced-docs
 
 # One environment, wherever make was called from: an activated one, or one that uv was told to use, is left alone.
 unexport VIRTUAL_ENV
+# Compiling all that is imported takes longer than most tests do: once is enough.
+unexport PYTHONDONTWRITEBYTECODE
 export UV_PROJECT_ENVIRONMENT := .venv
 # The interpreter found below is the one used; nothing fetches another one.
 export UV_PYTHON_DOWNLOADS := never
@@ -36,7 +42,7 @@ endif
 FORGET_STALE := $(shell if [ -f $(STAMP) ]; then \
 	if [ "`cat $(STAMP)`" != "$(CURDIR)" ] || ! .venv/bin/python -c '' >/dev/null 2>&1; then rm -rf .venv; fi; fi)
 
-.PHONY: help run check test test-deep test-emulators test-kill test-guards soak bench lint docs docs-references docs-picture docs-plots format clean
+.PHONY: help run check test test-deep set-up provision test-emulators test-kill test-guards soak bench lint docs docs-references docs-picture docs-plots image format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -51,14 +57,19 @@ check: $(STAMP)  ## Ask S3, SQS and GCS, as configured, whether the daemon could
 	@exec .venv/bin/consumer check
 
 test: $(STAMP)  ## Run the test suite (no network beyond this machine, no cloud account)
-	@exec .venv/bin/python -m pytest $(ARGS)
+	@exec .venv/bin/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-deep: $(STAMP)  ## Live through far more random races, crashes and faults (ARGS="--hypothesis-seed=N" repeats a run)
 	@exec .venv/bin/python -m pytest tests/convergence --hypothesis-profile=deep --timeout=3600 -s $(ARGS)
 
+set-up: $(DOCS_STAMP)  ## Install what every target needs; each does it by itself
+
+provision: $(STAMP)  ## Build or download the emulators of `make test-emulators`, as far as they are not there yet
+	@exec .venv/bin/python -m tests.emulators.provision $(ARGS)
+
 test-emulators: $(STAMP)  ## Provision MinIO, fake-gcs-server, pstest, Redis, Valkey, DynamoDB Local, ElasticMQ, LocalStack, Prometheus, Helm, kubeconform, kustomize, OpenTofu and Chromium, and test against them
 	@.venv/bin/python -m tests.emulators.provision
-	@exec .venv/bin/python -m pytest -m emulators $(ARGS)
+	@exec .venv/bin/python -m pytest -m emulators $(SIDE_BY_SIDE) $(ARGS)
 
 test-kill: $(STAMP)  ## Kill running daemons over real emulators (KILLS=60 KILL_KEYS=2500 KILL_SEED=random)
 	@.venv/bin/python -m tests.emulators.provision
@@ -89,9 +100,14 @@ docs: $(DOCS_STAMP)  ## Build the pages of docs/ into build/docs/, every warning
 docs-references: $(STAMP)  ## Write the pages that say what the code says: settings, commands, HTTP, metrics, reasons
 	@exec .venv/bin/python -m tests.docs.write
 
-docs-picture: $(STAMP)  ## Run the sandbox and a backfill and draw what their terminals show into docs/
+docs-picture: $(STAMP)  ## Draw into docs/ what terminals show of the sandbox and a backfill, and the dashboard of a run
 	@.venv/bin/python -m tests.docs.picture
-	@exec .venv/bin/python -m tests.docs.backfill_picture
+	@.venv/bin/python -m tests.docs.backfill_picture
+	@.venv/bin/python -m tests.emulators.provision minio elasticmq redis prometheus chromium grafana-ui
+	@exec .venv/bin/python -m tests.deploy.dashboard
+
+image:  ## Build the container image on a base pinned by its digest (PYTHON_IMAGE=python:TAG@sha256:... names it; needs Docker)
+	@exec deploy/build-image.sh $(ARGS)
 
 docs-plots: $(STAMP)  ## Draw the plots of docs/scale.md from the plan and its simulation
 	@exec .venv/bin/python -m bench.scale_pictures

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,12 +23,37 @@ settings.register_profile(
 )
 
 NO_SKIPS_VARIABLE = "REPLICATOR_NO_SKIPS"
+_FIGURES = "figures of crashes"
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     """Coroutine tests run on the loop that the daemon runs on."""
     return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Takes a line of what crashes did, for the end of pytest's report.
+
+    It goes with the test's own report, which is what comes back from another process as well (`-n`).
+    """
+    return partial(record_property, _FIGURES)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    # The last of a test's reports has all that the earlier ones have.
+    ends = [report for report in reports if getattr(report, "when", "") == "teardown"]
+    if lines := [line for end in ends for name, line in end.user_properties if name == _FIGURES]:
+        terminalreporter.section("crashes")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Processes that share the files (`-n`) take them in this order: one that takes long must not be begun last.
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.hookimpl(wrapper=True)

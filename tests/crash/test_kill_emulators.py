@@ -33,7 +33,7 @@ from tests.crash.watcher import STATE, Watcher
 from tests.emulators import servers
 from tests.emulators.servers import RunningServer
 
-pytestmark = pytest.mark.emulators
+pytestmark = [pytest.mark.emulators, pytest.mark.long]
 
 KILLS = int(os.environ.get("KILLS", "60"))
 KEYS = int(os.environ.get("KILL_KEYS", "2500"))

@@ -32,7 +32,7 @@ BODY = os.urandom(44 * MIB + 5)
 TABLE = "ledger"
 PATIENCE = 150.0
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

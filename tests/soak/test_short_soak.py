@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 # Little load and much patience: what the other users of the machine do must not decide the test.
 EASY = ("--rate", "6", "--lag-slack", "300")
 
-pytestmark = [pytest.mark.emulators, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.emulators, pytest.mark.timeout(900), pytest.mark.long]
 
 
 def command(folder: Path, *options: str) -> list[str]:
