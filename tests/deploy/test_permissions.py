@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 from moto.s3.responses import ACTION_MAP
 
+from consumer.names import PROBE_NAME
 from tests.deploy.permissions.files import (
     FOLDER,
     PAGE,
@@ -263,3 +264,25 @@ async def test_without_any_one_of_them_it_does_not_and_says_so(
     with pytest.raises(Denied) as caught:
         await run(name, both_clouds, granted(name, but))
     assert (but in str(caught.value)) == ((name, but) not in SILENT), str(caught.value)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("and_the_probe", [True, False])
+async def test_a_policy_for_a_prefix_names_the_probe_as_well(
+    and_the_probe: bool, both_clouds: Clouds
+) -> None:
+    """As docs/permissions.md has it."""
+    assert f"`SOURCE_BUCKET/{PROBE_NAME}`" in PAGE.read_text(encoding="utf-8")
+
+    def narrowed(names: Names) -> list[Statement]:
+        found = granted_of_aws("check", "", names)
+        bucket = f"arn:aws:s3:::{names.source}"
+        allowed = [f"{bucket}/2026/*", *([f"{bucket}/{PROBE_NAME}"] if and_the_probe else [])]
+        return [one | {"Resource": allowed} if one["Resource"] == [f"{bucket}/*"] else one for one in found]
+
+    only = Granted(narrowed, granted_of_gcs("check", ""))
+    if and_the_probe:
+        await run("check", both_clouds, only)
+    else:
+        with pytest.raises(Denied, match="s3:GetObject"):
+            await run("check", both_clouds, only)

@@ -36,6 +36,9 @@ RCLONE_MODULE = "github.com/rclone/rclone"
 HELM_PACKAGE = "helm.sh/helm/v3/cmd/helm"
 KUBECONFORM_PACKAGE = "github.com/yannh/kubeconform/cmd/kubeconform"
 KUSTOMIZE_MODULE = "sigs.k8s.io/kustomize/kustomize/v5"
+TOFU_MODULE = "github.com/opentofu/opentofu"
+PROVIDER_PACKAGE = "github.com/hashicorp/terraform-plugin-go/tfprotov6/tf6server"
+PROVIDER_PROGRAM = Path(__file__).with_name("provider_of_schemas.go").read_text(encoding="utf-8")
 PUBSUB_PACKAGE = "cloud.google.com/go/pubsub/v2/pstest"
 COMPOSE_PACKAGE = "github.com/compose-spec/compose-go/v2/cli"
 IGNORE_PACKAGE = "github.com/moby/patternmatcher@v0.6.1"
@@ -265,6 +268,18 @@ def _go_program(recipe: Recipe, folder: Path, log: Path) -> None:
     _run([go, "-C", str(sources), "build", "-ldflags", "-s -w", "-o", built, "."], log)
 
 
+def _go_build(recipe: Recipe, folder: Path, log: Path) -> None:
+    """A program whose module replaces others, which `go install` refuses: built where its module lies."""
+    go = _tool("go", "the Go toolchain")
+    log.unlink(missing_ok=True)
+    module, version, package = recipe.pins
+    _run([go, "-C", str(folder), "mod", "download", f"{module}@{version}"], log)
+    cache = subprocess.run([go, "env", "GOMODCACHE"], capture_output=True, text=True, check=True).stdout
+    sources = f"{cache.strip()}/{module}@{version}"
+    built = str(folder / recipe.entry)
+    _run([go, "-C", sources, "build", "-mod=readonly", "-ldflags", "-s -w", "-o", built, package], log)
+
+
 def _maven_jars(recipe: Recipe, folder: Path, log: Path) -> None:
     mvn = _tool("mvn", "Apache Maven")
     java()
@@ -484,6 +499,22 @@ RECIPES: Mapping[str, Recipe] = {
             build=_go_install,
             # The newest that Go 1.26 builds.
             pins=(KUSTOMIZE_MODULE, "v5.8.2"),
+        ),
+        Recipe(
+            name="tofu",
+            title="OpenTofu",
+            version="1.10.10",
+            entry="tofu",
+            build=_go_build,
+            pins=(TOFU_MODULE, "v1.10.10", "./cmd/tofu"),
+        ),
+        Recipe(
+            name="provider-of-schemas",
+            title="Terraform provider of bundled schemas",
+            version="1",
+            entry="provider",
+            build=_go_program,
+            pins=(PROVIDER_PACKAGE, "v0.31.0", PROVIDER_PROGRAM),
         ),
         # The oldest that the ledger is held against, and the newest of the other line.
         Recipe(
