@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from tests.deploy.image_root import Image, build
 
 
 @pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    return build(tmp_path_factory.mktemp("image"))
+def image() -> Iterator[Image]:
+    # Not among pytest's folders, which it keeps for three runs: an image has 400 MB.
+    with tempfile.TemporaryDirectory(prefix="replicator-image-") as folder:
+        yield build(Path(folder))
