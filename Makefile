@@ -67,7 +67,7 @@ set-up: $(DOCS_STAMP)  ## Install what every target needs; each does it by itsel
 provision: $(STAMP)  ## Build or download the emulators of `make test-emulators`, as far as they are not there yet
 	@exec .venv/bin/python -m tests.emulators.provision $(ARGS)
 
-test-emulators: $(STAMP)  ## Provision MinIO, fake-gcs-server, pstest, Redis, Valkey, DynamoDB Local, ElasticMQ, LocalStack, Prometheus and Chromium, and test against them
+test-emulators: $(STAMP)  ## Provision MinIO, fake-gcs-server, pstest, Redis, Valkey, DynamoDB Local, ElasticMQ, LocalStack, Prometheus, Helm, kubeconform, kustomize and Chromium, and test against them
 	@.venv/bin/python -m tests.emulators.provision
 	@exec .venv/bin/python -m pytest -m emulators $(SIDE_BY_SIDE) $(ARGS)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from consumer import process
+from consumer import process, units
 from consumer.plan import DATED, RETENTION_DAYS, Plan, Prices, Workload, make_plan
 from consumer.process import Exit
 
@@ -195,13 +194,13 @@ def _least(found: Plan) -> str:
 
 
 def _answer(found: Plan) -> Table:
-    table = _table(f"{found.workload.objects:,} objects of {_bytes(found.workload.mean_size)}", "", "")
+    table = _table(f"{found.workload.objects:,} objects of {units.size(found.workload.mean_size)}", "", "")
     table.add_row("pods", f"{found.pods:,}, each {found.pod_rate:,.3g} objects a second")
     table.add_row(
         "time",
-        f"{_duration(found.seconds)}, {found.workload.objects / found.seconds:,.0f} a second on average",
+        f"{units.seconds(found.seconds)}, {found.workload.objects / found.seconds:,.0f} a second on average",
     )
-    held = [f"{phase}: {_duration(seconds)}" for phase, seconds in _by_limit(found).items()]
+    held = [f"{phase}: {units.seconds(seconds)}" for phase, seconds in _by_limit(found).items()]
     table.add_row("what binds", "\n".join(held))
     limits = sorted(found.limits.items(), key=lambda pair: pair[1])
     table.add_row("allowed, objects a second", "\n".join(f"{rate:,.0f} by {name}" for name, rate in limits))
@@ -242,19 +241,3 @@ def _table(title: str, *names: str) -> Table:
 
     columns = [Column(name, overflow="fold") for name in names]
     return Table(*columns, title=title, title_justify="left", show_header=False, show_lines=True)
-
-
-def _bytes(size: int) -> str:
-    amount, unit = float(size), "bytes"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if amount < 1024:
-            break
-        amount, unit = amount / 1024, larger
-    return f"{amount:,.4g} {unit}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1:
-        return f"{seconds:.2g} s"
-    whole = timedelta(seconds=round(seconds))
-    return f"{whole.days:,} days {timedelta(seconds=whole.seconds)}" if whole.days else str(whole)

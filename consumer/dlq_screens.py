@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
+from consumer import units
 from consumer.dead_letters import Group, Look, source_of
 from consumer.errors import Kind, Reason, ReplicatorError, kind_of
 from consumer.hints import HINTS
@@ -32,11 +33,6 @@ _VERDICTS: Final = {
     Verdict.NOT_DELETED: "sent, not deleted",
 }
 _STYLES: Final = {Verdict.SENT: "green", Verdict.FAILED: "bold red", Verdict.NOT_DELETED: "bold red"}
-
-
-def printable(text: str) -> str:
-    """The text with everything that a terminal might act on, or cannot show, written as an escape."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def advice(reason: str) -> str:
@@ -64,7 +60,7 @@ _REASONS: Final = frozenset(reason.value for reason in Reason)
 
 def print_look(source: str, look: Look, letters: Sequence[Letter] | None, now: float) -> None:
     """One place's dead letters by reason, or each of them where `letters` are given."""
-    title = f"Dead letters of {_QUEUES[source]}: {printable(look.place.name)}"
+    title = f"Dead letters of {_QUEUES[source]}: {units.visible(look.place.name)}"
     typer.echo(title)
     if not look.count:
         typer.echo("none found")
@@ -87,7 +83,7 @@ def print_look(source: str, look: Look, letters: Sequence[Letter] | None, now: f
             redrives = str(letter.redrives) if letter.redrives.count else ""
             told = (source_of(letter) or "unknown", _short(letter.error), letter.id)
             # Each in one line, whatever it holds: only what is joined here may begin a new one.
-            what = "\n".join(printable(line) for line in told if line)
+            what = "\n".join(units.visible(line) for line in told if line)
             _add(table, letter.reason, _age(letter.sent_at, now), receives, redrives, what)
     _print(table)
     many = f"{look.count:,} dead letters" if look.count > 1 else "1 dead letter"
@@ -144,7 +140,7 @@ class RedriveScreen:
         """The table of one place, unless each letter was told."""
         if self._as_json:
             return
-        title = f"Redrive of {_QUEUES[source]}: {printable(place.name)} -> {printable(place.back_to)}"
+        title = f"Redrive of {_QUEUES[source]}: {units.visible(place.name)} -> {units.visible(place.back_to)}"
         typer.echo(title)
         if not self._counts:
             typer.echo(f"nothing to send back ({redrive.seen:,} looked at)")
@@ -154,7 +150,9 @@ class RedriveScreen:
         table = _table("reason", "letters", "what became of them", "why")
         for (reason, verdict, why), count in sorted(self._counts.items()):
             words = Text(_VERDICTS[verdict], style=_STYLES.get(verdict, ""))
-            table.add_row(Text(printable(reason)), Text(f"{count:,}"), words, Text(printable(_short(why))))
+            table.add_row(
+                Text(units.visible(reason)), Text(f"{count:,}"), words, Text(units.visible(_short(why)))
+            )
         _print(table)
 
 
@@ -166,7 +164,7 @@ def print_ending(
         tell("interrupted: what was not finished is still among the dead letters")
     if error is not None:
         operation = f"{error.operation}: " if error.operation else ""
-        tell(f"ended early: {operation}{printable(str(error))}")
+        tell(f"ended early: {operation}{units.visible(str(error))}")
     if is_full:
         tell(
             "ended early: no more letters can be held at once; redrive these, or give --limit, and look again"
@@ -208,26 +206,16 @@ def _ages(group: Group, now: float) -> Iterable[str]:
 
 
 def _age(moment: float | None, now: float) -> str:
-    if moment is None:
-        return "unknown"
-    seconds = max(0, int(now - moment))
-    for size, unit, smaller, rest in (
-        (86_400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if seconds >= size:
-            return f"{seconds // size} {unit} {seconds % size // smaller} {rest}"
-    return f"{seconds} s"
+    return units.UNKNOWN if moment is None else units.seconds(max(0, int(now - moment)))
 
 
 def _from(group: Group) -> str:
     lines = [
-        f"{printable(bucket) or 'unknown'}: {count:,}"
+        f"{units.visible(bucket) or 'unknown'}: {count:,}"
         for bucket, count in sorted(group.places.most_common(3))
     ]
     more = len(group.places) - len(lines)
-    return "\n".join([*lines, *([f"and {more:,} more"] if more else []), *map(printable, group.examples)])
+    return "\n".join([*lines, *([f"and {more:,} more"] if more else []), *map(units.visible, group.examples)])
 
 
 def _iso(moment: float | None) -> str | None:
@@ -241,7 +229,7 @@ def _short(text: str) -> str:
 def _add(table: Table, *cells: str) -> None:
     from rich.text import Text
 
-    table.add_row(*(Text("\n".join(map(printable, cell.split("\n")))) for cell in cells))
+    table.add_row(*(Text("\n".join(map(units.visible, cell.split("\n")))) for cell in cells))
 
 
 def _table(*names: str) -> Table:

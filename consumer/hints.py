@@ -27,8 +27,8 @@ HINTS: Final[dict[Reason, str]] = {
     "that the store or its KMS keeps",
     Reason.METADATA_TOO_LARGE: "GCS takes at most 8 KiB of custom metadata, S3 2 KiB: shorten it at the source",
     Reason.SOURCE_MISSING: "the object was deleted before it was copied; ON_MISSING_OBJECT says what follows",
-    Reason.SOURCE_FORBIDDEN: "grant s3:GetObject, s3:GetObjectVersion, s3:ListBucket and kms:Decrypt on a source in "
-    "S3, storage.objects.get and list on one in GCS, then `consumer dlq redrive`",
+    Reason.SOURCE_FORBIDDEN: "grant s3:GetObject, s3:ListBucket and, under a key, kms:Decrypt on a source in S3, "
+    "storage.objects.get on one in GCS, then `consumer dlq redrive`",
     Reason.DESTINATION_FORBIDDEN: "grant storage.objects.create, get and delete on a destination in GCS, s3:GetObject, "
     "s3:PutObject, s3:DeleteObject, s3:AbortMultipartUpload and s3:ListBucket on one in S3, then "
     "`consumer dlq redrive`",

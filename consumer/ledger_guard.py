@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 ANSWER_SECONDS: Final = 0.05
 """How long one event waits for the ledger, which answers in about a millisecond."""
-CLAIM_SECONDS: Final = 0.5
+CLAIM_ANSWER_SECONDS: Final = 0.5
 """How long the copy of a large object does, for its claim; what it notes there takes longer to send than an entry."""
 TURNS: Final = 25
 """How often the event loop comes round before a wait is over, besides: what was answered in time takes some turns to be
@@ -81,7 +81,7 @@ class GuardedLedger:
         """Takes the work on an object (`Ledger.claim`); None when the ledger does not tell. It may have been granted
         all the same."""
         told, answer = await self._ask(
-            "claim", lambda: self._ledger.claim(key, token, seconds), CLAIM_SECONDS
+            "claim", lambda: self._ledger.claim(key, token, seconds), CLAIM_ANSWER_SECONDS
         )
         if told and answer is not None:
             self._tell("claim", "granted" if answer.granted else "held_elsewhere")
@@ -91,7 +91,7 @@ class GuardedLedger:
         """Holds the claim on (`Ledger.renew`); None when the ledger does not tell. It may have been done all the
         same."""
         told, held = await self._ask(
-            "renew", lambda: self._ledger.renew(key, token, seconds, notes), CLAIM_SECONDS
+            "renew", lambda: self._ledger.renew(key, token, seconds, notes), CLAIM_ANSWER_SECONDS
         )
         if told:
             self._tell("renew", "granted" if held else "held_elsewhere")
@@ -100,7 +100,7 @@ class GuardedLedger:
     async def release(self, key: str, token: str, *, keep_notes: bool) -> None:
         """Ends the claim (`Ledger.release`), if the ledger lets us; else it runs out."""
         told, _ = await self._ask(
-            "release", lambda: self._ledger.release(key, token, keep_notes=keep_notes), CLAIM_SECONDS
+            "release", lambda: self._ledger.release(key, token, keep_notes=keep_notes), CLAIM_ANSWER_SECONDS
         )
         if told:
             self._tell("release", "done")

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+from consumer import units
 from consumer.bulk import FAILED, OBJECTS, Bulk, Shard
 
 if TYPE_CHECKING:
@@ -45,26 +46,12 @@ def _number(letters: str) -> float:
     return found
 
 
-def human_bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
-
-
-def human_seconds(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
-
-
 def state_line(bulk: Bulk, seconds: float) -> str:
     """The job in one line: objects, bytes, rates, what failed."""
     totals, passed = bulk.totals, max(seconds, 0.001)
     line = f"{totals[OBJECTS]:,} objects, {totals[OBJECTS] / passed:,.0f}/s"
     if totals["bytes"]:
-        line += f" · {human_bytes(totals['bytes'])}, {human_bytes(totals['bytes'] / passed)}/s"
+        line += f" · {units.size(totals['bytes'])}, {units.byte_rate(totals['bytes'] / passed)}"
     return f"{line} · {totals[FAILED]:,} failed"
 
 
@@ -105,7 +92,7 @@ class Display:
                     share = share_done(bulk.shards)
                     left = ""
                     if share:
-                        left = f"· {human_seconds(passed * (1 - share) / share)} left"
+                        left = f"· {units.seconds(int(passed * (1 - share) / share))} left"
                     progress.update(
                         task,
                         total=None if share is None else 1.0,

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from consumer import units
 from consumer.bulk import FAILED, OBJECTS
 from consumer.compare import Finding, Kind
 from consumer.jobs import Ending
 from consumer.model import Outcome, Result
-from consumer.progress import Display, human_bytes, human_seconds
+from consumer.progress import Display
 from consumer.sides import Pair
 
 if TYPE_CHECKING:
@@ -138,9 +139,11 @@ class Report:
         seconds = max(ending.seconds, 0.001)
         objects, moved = ending.totals.get(OBJECTS, 0), ending.totals.get("bytes", 0)
         if moved:
-            of_dry_run = "would be moved" if self._dry_run else f"{human_bytes(moved / seconds)}/s"
-            table.add_row(Text("bytes"), Text(f"{human_bytes(moved)}, {of_dry_run}"))
-        table.add_row(Text("time"), Text(f"{human_seconds(seconds)}, {objects / seconds:,.0f} objects/s"))
+            of_dry_run = "would be moved" if self._dry_run else units.byte_rate(moved / seconds)
+            table.add_row(Text("bytes"), Text(f"{units.size(moved)}, {of_dry_run}"))
+        table.add_row(
+            Text("time"), Text(f"{units.seconds(int(seconds))}, {objects / seconds:,.0f} objects/s")
+        )
         Console(soft_wrap=False).print(table)
 
 

@@ -16,6 +16,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from consumer import units
 from consumer.sandbox import words
 from consumer.sandbox.arrivals import Arrival, Arrivals, State
 from consumer.sandbox.compare import Comparison, WriteCount
@@ -134,7 +135,7 @@ class TerminalView:
             self._console.print(Text(line, style=style), soft_wrap=True)
 
     def alert(self, level: str, text: str) -> None:
-        line = Text.assemble((f"{level}: ", f"bold {_LEVELS.get(level, 'red')}"), words.printable(text))
+        line = Text.assemble((f"{level}: ", f"bold {_LEVELS.get(level, 'red')}"), units.visible(text))
         self._console.print(line, soft_wrap=True)
 
     def closed(self, text: str) -> None:
@@ -183,7 +184,7 @@ class TerminalView:
         done = f"{arrivals.expected - arrivals.missing:,} of {arrivals.expected:,}"
         counted = [
             f"{done if arrivals.missing else f'{arrivals.arrived:,}'} arrived",
-            words.size(arrivals.bytes),
+            units.size(arrivals.bytes),
         ]
         line = Text("  " + " · ".join(counted), style="dim")
         if arrivals.failed:
@@ -227,14 +228,14 @@ def _table(rows: list[Arrival], *, wide: bool, ways: bool) -> Table:
     table.add_column("event to visible", justify="right", no_wrap=True)
     for one in rows:
         mark, style = _MARKS[one.state]
-        last = Text(words.seconds(one.lag))
+        last = Text("" if one.lag is None else units.seconds(one.lag))
         if one.state is not State.COPIED:
             last = Text(str(one.state), style=style)
         table.add_row(
             Text(mark, style=style),
             *([Text(words.way(one.ref), style="dim")] if ways else []),
-            Text(words.printable(one.key), style="dim" if one.state is State.WAITING else ""),
-            words.size(one.size),
+            Text(units.visible(one.key), style="dim" if one.state is State.WAITING else ""),
+            "" if one.size is None else units.size(one.size),
             Text(one.grade, style="dim"),
             last,
         )

@@ -8,6 +8,7 @@ from typing import Protocol, TextIO
 
 from rich.console import Console
 
+from consumer import units
 from consumer.sandbox import words
 from consumer.sandbox.arrivals import Arrival, Arrivals, State
 from consumer.sandbox.compare import Comparison, WriteCount
@@ -81,10 +82,10 @@ class PlainView:
             return  # of a failure, the alert tells more
         if arrivals.expected < _EACH_BELOW or not arrivals.missing:
             label = "arrived" if one.state is State.COPIED else "already there"
-            lag = f" {words.seconds(one.lag)} after its event" if one.lag is not None else ""
+            lag = f" {units.seconds(one.lag)} after its event" if one.lag is not None else ""
             grade = f" verified by {one.grade}" if one.grade else ""
             way = f"{words.way(one.ref)}  " if self._both_ways else ""
-            self._say(f"{label:<12} {way}{words.printable(one.key)} ({words.size(one.size)}){grade}{lag}")
+            self._say(f"{label:<12} {way}{units.visible(one.key)} ({units.size(one.size or 0)}){grade}{lag}")
         elif (tenth := arrivals.arrived * 10 // arrivals.expected) > self._tenth:
             self._tenth = tenth
             self._say(f"{arrivals.arrived:,} of {arrivals.expected:,} arrived")
@@ -116,7 +117,7 @@ class PlainView:
             self._say(line)
 
     def alert(self, level: str, text: str) -> None:
-        self._say(f"{level}: {words.printable(text)}")
+        self._say(f"{level}: {units.visible(text)}")
 
     def closed(self, text: str) -> None:
         if text:
@@ -144,7 +145,7 @@ def verdict(comparison: Comparison, count: WriteCount | None = None, *, stalled:
 
 
 def _listed(what: str, names: Sequence[str]) -> list[str]:
-    lines = [f"{what}: {words.printable(name)}" for name in names[:LISTED]]
+    lines = [f"{what}: {units.visible(name)}" for name in names[:LISTED]]
     return [*lines, f"{what}: and {len(names) - LISTED:,} more"] if len(names) > LISTED else lines
 
 

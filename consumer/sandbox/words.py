@@ -6,7 +6,8 @@ import json
 import shlex
 from dataclasses import dataclass
 
-from consumer.model import MIB, ObjectRef, Store
+from consumer import units
+from consumer.model import ObjectRef, Store
 from consumer.sandbox.clouds import DESTINATION_BUCKET, SOURCE_BUCKET, SUBSCRIPTION
 from consumer.sandbox.compare import Comparison, WriteCount
 
@@ -125,7 +126,7 @@ def summary(
         ]
     return [
         ("objects", f"{comparison.objects:,}", True),
-        ("bytes", f"{comparison.size:,} ({size(comparison.size)})", True),
+        ("bytes", f"{comparison.size:,} ({units.size(comparison.size)})", True),
         ("equal", f"{comparison.equal:,}", comparison.all_equal),
         ("missing", f"{missing:,}", not missing),
         ("different", f"{different:,}", not different),
@@ -134,25 +135,3 @@ def summary(
         ("left in queue", f"{waiting:,}", not waiting),
         ("dead letters", f"{dead_letters:,}", not dead_letters),
     ]
-
-
-def size(count: int | None) -> str:
-    """A number of bytes as people read it."""
-    if count is None:
-        return ""
-    if count < 1024:
-        return f"{count} B"
-    return f"{count / 1024:.1f} KiB" if count < MIB else f"{count / MIB:.1f} MiB"
-
-
-def seconds(value: float | None) -> str:
-    """A short time as people read it."""
-    if value is None:
-        return ""
-    value = max(value, 0.0)  # the event's time has whole milliseconds only
-    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
-
-
-def printable(text: str) -> str:
-    """The text with whatever could move the cursor escaped."""
-    return text if text.isprintable() else repr(text)[1:-1]

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from consumer import units
 from consumer.api_port import Service
 from consumer.errors import Reason
 from consumer.hints import HINTS
 from consumer.history import POINTS, STEP_SECONDS, History
 from consumer.redact import MASK
 from consumer.tally import Counts, Trouble
-from consumer.ui import chart, units
+from consumer.ui import chart
 
 Cell = dict[str, Any]
 """`text`; perhaps `class`, `part` (0 to 1, as a bar), `replay` (bucket and key), `head` (it names the row)."""

@@ -156,7 +156,7 @@ def test_nothing_of_a_message_reaches_a_terminal_as_it_is(site: Site, launch: La
     table = launch("dlq", "list", "--each", "--limit", "1", env=site.env(COLUMNS="200"))
     assert table.wait() == 0
     assert not {"\x1b", "\u009b", "\u202e"} & set(table.stdout)
-    assert "\\x9b31m" in table.stdout
+    assert "\\u{9b}31m" in table.stdout
     lines = launch("dlq", "list", "--each", "--limit", "1", "--json", env=site.env())
     assert lines.wait() == 0
     assert lines.stdout.isascii()

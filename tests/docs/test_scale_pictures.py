@@ -9,7 +9,8 @@ from typing import Final
 import pytest
 
 from bench.scale_pictures import PICTURES
-from consumer.cli_plan import _count, _duration, _size
+from consumer import units
+from consumer.cli_plan import _count, _size
 from consumer.plan import Workload, make_plan
 from tests.docs.sources import FOLDER
 
@@ -33,5 +34,5 @@ def test_the_table_says_what_the_plan_says() -> None:
         plan = make_plan(
             Workload(_count(objects), _size(size), pods_max=int(pods_max), prefixes=int(prefixes))
         )
-        assert (pods, time, binds) == (str(plan.pods), _duration(plan.seconds), plan.binds)
+        assert (pods, time, binds) == (str(plan.pods), units.seconds(plan.seconds), plan.binds)
         assert cost == f"{plan.cost_per_million:,.2f}"

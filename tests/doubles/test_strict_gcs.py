@@ -666,16 +666,7 @@ async def test_discard() -> None:
         await wire.close()
 
 
-def test_nothing_is_left_of_clients_that_did_not_read_their_answers() -> None:
-    """What is left would be a warning of the garbage collector, in whichever test is run by then."""
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        _serve_clients_that_do_not_read()
-        gc.collect()
-    assert [str(warning.message) for warning in told if "transport" in str(warning.message)] == []
-
-
-def _serve_clients_that_do_not_read() -> None:
+def serve_clients_that_do_not_read() -> None:
     with contextlib.ExitStack() as clients, StrictGcsThread() as gcs:
         gcs.create_bucket("b")
         gcs.put("b", "big", bytes(16 << 20))
@@ -685,6 +676,15 @@ def _serve_clients_that_do_not_read() -> None:
             if number % 2:
                 client.sendall(b"GET /storage/v1/b/b/o/big?alt=media HTTP/1.1\r\nHost: gcs\r\n\r\n")
         eventually(lambda: gcs.count("download") == 10, "half of them get something")
+
+
+def test_nothing_is_left_of_clients_that_did_not_read_their_answers() -> None:
+    """What is left would be a warning of the garbage collector, in whichever test is run by then."""
+    serve_clients_that_do_not_read()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        gc.collect()
+    assert [str(warning.message) for warning in told if "transport" in str(warning.message)] == []
 
 
 class TestOfficialClient:

@@ -33,6 +33,9 @@ LOG_TAIL_LINES = 25
 MINIO_MODULE = "github.com/minio/minio"
 FAKE_GCS_MODULE = "github.com/fsouza/fake-gcs-server"
 RCLONE_MODULE = "github.com/rclone/rclone"
+HELM_PACKAGE = "helm.sh/helm/v3/cmd/helm"
+KUBECONFORM_PACKAGE = "github.com/yannh/kubeconform/cmd/kubeconform"
+KUSTOMIZE_MODULE = "sigs.k8s.io/kustomize/kustomize/v5"
 PUBSUB_PACKAGE = "cloud.google.com/go/pubsub/v2/pstest"
 # Google ships its in-memory Pub/Sub as a package for Go's tests; this makes a server of it.
 PSTEST_PROGRAM = """package main
@@ -389,6 +392,32 @@ RECIPES: Mapping[str, Recipe] = {
             entry="pstest",
             build=_go_program,
             pins=(PUBSUB_PACKAGE, "v2.8.1", PSTEST_PROGRAM),
+        ),
+        # What reads the manifests in deploy/: no emulators, but provisioned and missed like them.
+        Recipe(
+            name="helm",
+            title="Helm",
+            version="3.21.4",
+            entry="helm",
+            build=_go_install,
+            pins=(HELM_PACKAGE, "v3.21.4"),
+        ),
+        Recipe(
+            name="kubeconform",
+            title="kubeconform",
+            version="0.8.0",
+            entry="kubeconform",
+            build=_go_install,
+            pins=(KUBECONFORM_PACKAGE, "v0.8.0"),
+        ),
+        Recipe(
+            name="kustomize",
+            title="kustomize",
+            version="5.8.2",
+            entry="kustomize",
+            build=_go_install,
+            # The newest that Go 1.26 builds.
+            pins=(KUSTOMIZE_MODULE, "v5.8.2"),
         ),
         # The oldest that the ledger is held against, and the newest of the other line.
         Recipe(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from consumer.cli_plan import _count, _duration, _size
+from consumer.cli_plan import _count, _size
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +34,7 @@ def test_the_table_says_pods_time_limit_cost_and_settings() -> None:
     for said in (
         "1,000,000,000 objects of 4 KiB",
         "pods 11, each 529 objects a second",
-        "2 days 2:56:07, 5,454 a second",
+        "2 d 2 h, 5,454 a second",
         "5,500 by S3's GETs per prefix",
         "cost per million $5.87",
         "CONCURRENCY 64",
@@ -116,12 +116,3 @@ def test_counts(text: str, count: int) -> None:
 def test_no_counts(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="is not a whole number"):
         _count(text)
-
-
-def test_durations() -> None:
-    assert [_duration(one) for one in (0.25, 59.6, 86_399, 183_367)] == [
-        "0.25 s",
-        "0:01:00",
-        "23:59:59",
-        "2 days 2:56:07",
-    ]

@@ -7,7 +7,13 @@ import asyncio
 import pytest
 
 from consumer.errors import Reason, ReplicatorError
-from consumer.ledger_guard import AGAIN_SECONDS, CLAIM_SECONDS, CONNECT_SECONDS, LATE_ANSWERS, GuardedLedger
+from consumer.ledger_guard import (
+    AGAIN_SECONDS,
+    CLAIM_ANSWER_SECONDS,
+    CONNECT_SECONDS,
+    LATE_ANSWERS,
+    GuardedLedger,
+)
 from consumer.metrics import LEDGER_RESULTS
 from consumer.model import ClaimAnswer, LedgerAsked, LedgerEntry, LedgerLost
 from tests.doubles.memory_ledger import KEEP_SECONDS, MemoryLedger, Misuse
@@ -105,7 +111,7 @@ async def test_one_that_hangs_is_waited_for_a_moment_and_a_few_times(operation: 
     for _ in range(10):
         assert await ask(guard, operation) is None
 
-    assert now() - began == pytest.approx(LATE_ANSWERS * CLAIM_SECONDS, abs=0.01)
+    assert now() - began == pytest.approx(LATE_ANSWERS * CLAIM_ANSWER_SECONDS, abs=0.01)
     await asyncio.sleep(CONNECT_SECONDS + 0.1)
     assert recorder.one(LedgerLost).failure.reason is Reason.TIMEOUT
     assert {result for _, result in told(recorder)} == {"failed", "skipped"}

@@ -1,4 +1,4 @@
-"""Numbers as people read them: with a unit, and no more digits than they mean."""
+"""What people read: numbers with a unit and no more digits than they mean, names with nothing hidden in them."""
 
 from __future__ import annotations
 
