@@ -6,7 +6,7 @@ from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
 
-class WholeFiles(LoadFileScheduling):
+class WholeFiles(LoadFileScheduling):  # type: ignore[misc]  # ships no annotations
     """Whole files, and what ended a process is not begun again.
 
     pytest-xdist would hand the test that a process died of (which is how a time-out ends it here) to the next one, and
