@@ -42,7 +42,7 @@ endif
 FORGET_STALE := $(shell if [ -f $(STAMP) ]; then \
 	if [ "`cat $(STAMP)`" != "$(CURDIR)" ] || ! .venv/bin/python -c '' >/dev/null 2>&1; then rm -rf .venv; fi; fi)
 
-.PHONY: help run check test test-deep set-up provision test-emulators test-kill test-guards soak bench lint docs docs-references docs-picture docs-plots format clean
+.PHONY: help run check test test-deep set-up provision test-emulators test-kill test-guards soak bench lint docs docs-references docs-picture docs-plots image format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -103,6 +103,9 @@ docs-references: $(STAMP)  ## Write the pages that say what the code says: setti
 docs-picture: $(STAMP)  ## Run the sandbox and a backfill and draw what their terminals show into docs/
 	@.venv/bin/python -m tests.docs.picture
 	@exec .venv/bin/python -m tests.docs.backfill_picture
+
+image:  ## Build the container image on a base pinned by its digest (PYTHON_IMAGE=python:TAG@sha256:... names it; needs Docker)
+	@exec deploy/build-image.sh $(ARGS)
 
 docs-plots: $(STAMP)  ## Draw the plots of docs/scale.md from the plan and its simulation
 	@exec .venv/bin/python -m bench.scale_pictures

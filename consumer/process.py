@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Sequence
@@ -32,10 +31,7 @@ class Exit(IntEnum):
 
 
 def run_daemon() -> NoReturn:
-    """`consumer run`, from the first signal handler to the exit."""
-    # Until the loop has handlers of its own there is nothing to drain.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(Exit.OK))
+    """`consumer run`, from the settings to the exit."""
     # What is made until the daemon runs, stays: nobody needs to look for garbage among it, now or later.
     gc.disable()
     settings = configure(frozenset({Need.QUEUE}))

