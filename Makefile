@@ -100,9 +100,11 @@ docs: $(DOCS_STAMP)  ## Build the pages of docs/ into build/docs/, every warning
 docs-references: $(STAMP)  ## Write the pages that say what the code says: settings, commands, HTTP, metrics, reasons
 	@exec .venv/bin/python -m tests.docs.write
 
-docs-picture: $(STAMP)  ## Run the sandbox and a backfill and draw what their terminals show into docs/
+docs-picture: $(STAMP)  ## Draw into docs/ what terminals show of the sandbox and a backfill, and the dashboard of a run
 	@.venv/bin/python -m tests.docs.picture
-	@exec .venv/bin/python -m tests.docs.backfill_picture
+	@.venv/bin/python -m tests.docs.backfill_picture
+	@.venv/bin/python -m tests.emulators.provision minio elasticmq redis prometheus chromium grafana-ui
+	@exec .venv/bin/python -m tests.deploy.dashboard
 
 image:  ## Build the container image on a base pinned by its digest (PYTHON_IMAGE=python:TAG@sha256:... names it; needs Docker)
 	@exec deploy/build-image.sh $(ARGS)

@@ -53,7 +53,7 @@ LAG_BUCKETS: Final = (
 
 LOOP_LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
-LEASE_RESULTS: Final = ("extended", "failed", "capped")
+LEASE_RESULTS: Final = ("extended", "failed", "capped", "lost")
 QUEUE_STATES: Final = ("visible", "in_flight", "delayed")
 
 _SAME_FROM_EVERY_POD: Final = (
@@ -122,7 +122,7 @@ class Metrics:
         self.lease_extensions = self._counter(
             "lease_extensions",
             "Visibility extensions, one per message: extended, failed (tried again), "
-            "capped (the queue's limit for one receipt).",
+            "capped (the queue's limit for one receipt), lost (it was not held any more, or just settled).",
             *("source", "result"),
         )
         self.leases_lost = self._counter(

@@ -35,13 +35,22 @@ class Load:
     """Does `rate` deeds a second, chosen by `seed`, and one large object every `large_seconds`."""
 
     def __init__(
-        self, source: Source, queue: Queue, api_url: str, *, seed: int, rate: float, large_seconds: float
+        self,
+        source: Source,
+        queue: Queue,
+        api_url: str,
+        *,
+        seed: int,
+        rate: float,
+        large_seconds: float,
+        rush: bool = True,
     ) -> None:
         self._source = source
         self._queue = queue
         self._chance = random.Random(seed)
         self._rate = rate
         self._large_seconds = large_seconds
+        self._rushes = rush
         self._block = self._chance.randbytes(MIB)
         # A new connection each time: one that is kept may be closed just when it is used again.
         limits = httpx.Limits(max_keepalive_connections=0)
@@ -55,7 +64,7 @@ class Load:
         self.replays: Counter[int] = Counter()
         self.errors: list[str] = []
         self.rushed = threading.Event()
-        """Set once the events of the opening rush are in the queue."""
+        """Set once the events of the opening rush, if there is one, are in the queue."""
 
     def run(self, stop: threading.Event) -> None:
         """Works until `stop` is set; returns when everything begun is done."""
@@ -65,8 +74,9 @@ class Load:
             # However short the run, the dead letters are tried, too.
             self._room.acquire()
             threads.submit(self._guarded, self._poison, "the first poison is no JSON")
-            self._room.acquire()
-            self._guarded(self._rush, stop)
+            if self._rushes:
+                self._room.acquire()
+                self._guarded(self._rush, stop)
             self.rushed.set()
             while not stop.wait(max(0.0, due - time.monotonic())):
                 due = max(due + 1 / self._rate, time.monotonic() - 1)

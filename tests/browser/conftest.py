@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,31 +17,15 @@ from consumer.tally import Tally
 from consumer.ui.routes import StatusPage
 from consumer.ui.view import Subject
 from consumer.underway import Underway
-from tests.emulators.provision import provisioned_folder
+from tests.browser.chromium import chromium_options
 from tests.unit.scripted_service import REAL, Scripted
-
-_FONTS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">
-<fontconfig><dir>{folder}/fonts</dir><cachedir>{cache}</cachedir></fontconfig>"""
 
 
 @pytest.fixture
 async def chromium(tmp_path: Path) -> AsyncIterator[Browser]:
     """A browser that has nothing but what it was provisioned with. Raises when it was not: no test of it is skipped."""
-    folder = provisioned_folder("chromium")
-    fonts = tmp_path / "fonts.conf"
-    fonts.write_text(_FONTS.format(folder=folder, cache=tmp_path), encoding="utf-8")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=folder / "chromium",
-            # The tests may run as root, for whom it has no sandbox; it shows nothing but the tests' own pages.
-            args=["--headless=shell", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-            env={
-                "HOME": str(tmp_path),
-                "PATH": os.environ.get("PATH", os.defpath),
-                "LD_LIBRARY_PATH": str(folder / "lib"),
-                "FONTCONFIG_FILE": str(fonts),
-            },
-        )
+        browser = await playwright.chromium.launch(**chromium_options(tmp_path))
         try:
             yield browser
         finally:

@@ -23,6 +23,8 @@ PAGE: Final = (FOLDER / "alerts.md").read_text(encoding="utf-8")
 RUNBOOK: Final = (FOLDER / "runbook.md").read_text(encoding="utf-8")
 DASHBOARD: Final = ROOT / "deploy" / "grafana" / "replicator.json"
 MIB: Final = 2**20
+# As Grafana names them; tests/deploy/dashboard/panels.js asks its components whether they know them.
+UNITS: Final = {"none", "short", "s", "bytes", "binBps", "ops", "percentunit"}
 
 _ALL: Final = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 ALERTS: Final = [rule for rule in _ALL if "alert" in rule]
@@ -46,7 +48,11 @@ def test_what_an_alert_selects_is_exported(alert: dict[str, Any]) -> None:
 def test_an_alert_says_how_bad_it_is_and_what_to_do(alert: dict[str, Any]) -> None:
     assert alert["labels"]["severity"] in {"critical", "warning", "info"}
     assert set(alert["annotations"]) == {"summary", "description", "runbook"}
-    assert len(alert["annotations"]["summary"]) < 100
+    summary = re.sub(r"\{\{.*?\}\}", "…", alert["annotations"]["summary"])
+    assert len(summary) < 70
+    # Whose it is: a message at night shows the summary, and perhaps no label. Of nothing that is there, nobody's.
+    whose = "{{ $labels.namespace }}/{{ $labels.job }}: "
+    assert alert["annotations"]["summary"].startswith(whose) != (alert["alert"] == "ReplicatorAbsent")
     assert len(alert["annotations"]["description"]) > 100
 
 
@@ -109,9 +115,32 @@ def test_the_objective_is_a_bound_of_the_histogram_and_the_limit_that_of_the_man
 @panels
 def test_a_panel_says_what_it_shows_in_which_unit(panel: dict[str, Any]) -> None:
     assert panel["description"].endswith(".")
-    assert panel["fieldConfig"]["defaults"]["unit"]
+    assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
     assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
+
+
+@panels
+def test_the_lines_of_a_panel_are_told_apart(panel: dict[str, Any]) -> None:
+    legends = [target["legendFormat"] for target in panel["targets"]]
+    if panel["type"] == "stat":
+        assert legends == [""]  # one number, of which the title is the name
+        return
+    assert panel["type"] == "timeseries"
+    assert all(legends)
+    assert panel["options"]["legend"]["showLegend"]
+    assert len(set(legends)) == len(legends)
+    for target in panel["targets"]:
+        shown = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+        assert _grouped(target["expr"]) == shown
+
+
+def _grouped(expression: str) -> set[str]:
+    """By what the series of an expression differ."""
+    if found := re.search(r"\bby \(([^)]*)\)", expression):
+        return {label.strip() for label in found[1].split(",")} - {"le"}
+    whole = re.match(r"(time\(\) - )?\(?(max|min|sum|count)\b", expression)
+    return set() if whole else {"instance"}
 
 
 @panels

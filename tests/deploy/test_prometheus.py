@@ -7,15 +7,14 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import pytest
 import yaml
 
+from tests.deploy.prometheus import LIMIT_SECONDS, Asked, eventually
 from tests.deploy.test_alerts import ALERTS, PANELS, RECORDED, RULES, TESTS
 from tests.emulators import servers
 from tests.emulators.provision import provisioned_folder
@@ -23,7 +22,6 @@ from tests.emulators.provision import provisioned_folder
 pytestmark = pytest.mark.emulators
 
 CONSUMER: Final = Path(sys.executable).with_name("consumer")
-LIMIT_SECONDS: Final = 90.0
 OBJECTS: Final = 40
 # Panels, or one line of a panel, that have nothing to show of a short run in which all goes well.
 EMPTY: Final = {
@@ -52,14 +50,6 @@ def test_every_alert_fires_when_it_should_and_not_when_it_should_not() -> None:
     assert "SUCCESS" in promtool("test", "rules", str(TESTS))
 
 
-def eventually(condition: Callable[[], Any]) -> Any:
-    until = time.monotonic() + LIMIT_SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < until
-        time.sleep(0.2)
-    return found
-
-
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Host and port of the sidecar of a sandbox that goes on after its objects have arrived."""
@@ -84,30 +74,10 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait(LIMIT_SECONDS)
 
 
-class Asked:
-    """What a Prometheus answers."""
-
-    def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, trust_env=False, timeout=LIMIT_SECONDS)
-
-    def get(self, path: str, **parameters: str) -> Any:
-        answer = self._client.get(f"/api/v1/{path}", params=parameters)
-        assert answer.status_code == 200, answer.text
-        return answer.json()["data"]
-
-    def samples(self, expression: str) -> list[dict[str, Any]]:
-        """The samples of the expression now, with the dashboard's variables filled in."""
-        filled = expression.replace("$job", ".*").replace("$__rate_interval", "5m")
-        found: list[dict[str, Any]] = self.get("query", query=filled)["result"]
-        return found
-
-    def close(self) -> None:
-        self._client.close()
-
-    def wait_for_rates(self, daemon: str) -> None:
-        """Waits until the daemon was scraped often enough for rates."""
-        eventually(lambda: self.samples("count_over_time(replicator_build_info[5m]) > 4"))
-        assert self.samples(f'up{{instance="{daemon}"}} == 1')
+def wait_for_rates(there: Asked, daemon: str) -> None:
+    """Waits until the daemon was scraped often enough for rates."""
+    eventually(lambda: there.samples("count_over_time(replicator_build_info[5m]) > 4"))
+    assert there.samples(f'up{{instance="{daemon}"}} == 1')
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +90,7 @@ def asked(daemon: str) -> Iterator[Asked]:
     with servers.prometheus(yaml.safe_dump(configuration)) as server:
         there = Asked(server.url)
         try:
-            there.wait_for_rates(daemon)
+            wait_for_rates(there, daemon)
             yield there
         finally:
             there.close()

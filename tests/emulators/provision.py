@@ -66,6 +66,20 @@ const { createReadStream, createWriteStream } = require("node:fs");
 const unpacking = createReadStream(from).pipe(require("node:zlib").createBrotliDecompress());
 unpacking.pipe(createWriteStream(to));
 """
+# Those of Grafana's components that the dashboard is drawn with, for a page without modules.
+GRAFANA_PROGRAM = """
+import { createElement } from "react";
+import { createRoot } from "react-dom/client";
+import {
+  createDataFrame, createTheme, dateTime, FieldColorModeId, FieldType, getDisplayProcessor, getValueFormats,
+  ThemeContext,
+} from "@grafana/data";
+import { BigValue, GlobalStyles, PanelChrome, TimeSeries } from "@grafana/ui";
+window.grafana = {
+  BigValue, FieldColorModeId, FieldType, GlobalStyles, PanelChrome, ThemeContext, TimeSeries,
+  createDataFrame, createElement, createRoot, createTheme, dateTime, getDisplayProcessor, getValueFormats,
+};
+"""
 # The goal is named with its version, so that no Maven default decides what runs.
 MAVEN_COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 JAVA_MINIMUM = 17
@@ -91,7 +105,7 @@ class Recipe:
     build: Callable[[Recipe, Path, Path], None]
     pins: Sequence[str] = field(default=())
     on_demand: bool = False
-    """No emulator, and built only when asked for by name: what the bench compares with."""
+    """No emulator, and built only when asked for by name: what the bench compares with, and what draws pictures."""
 
     @property
     def stamp(self) -> str:
@@ -322,6 +336,35 @@ def _npm_browser(recipe: Recipe, folder: Path, log: Path) -> None:
     shutil.rmtree(packed)
 
 
+def _npm_bundle(recipe: Recipe, folder: Path, log: Path) -> None:
+    """One script and one style sheet of what a program takes from npm packages, and the pictures of the last one."""
+    npm = _tool("npm", "Node.js with npm")
+    log.unlink(missing_ok=True)
+    program, *packages = recipe.pins
+    build = folder / "build"
+    build.mkdir()
+    (build / "package.json").write_text('{"private": true}', encoding="utf-8")
+    (build / "program.js").write_text(program, encoding="utf-8")
+    # Nothing of what is fetched runs here but the bundler. Peers are named among the pins.
+    options = ["--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund"]
+    _run([npm, "install", "--prefix", str(build), *options, *packages], log)
+    modules = build / "node_modules"
+    bundle = [
+        str(modules / ".bin" / "esbuild"),
+        str(build / "program.js"),
+        "--bundle",
+        "--minify",
+        "--platform=browser",
+        '--define:process.env.NODE_ENV="production"',
+        "--define:global=window",
+        *(f"--loader:.{kind}=dataurl" for kind in ("svg", "ttf", "woff", "woff2")),
+    ]
+    _run([*bundle, f"--outfile={folder / recipe.entry}"], log)
+    pictures = modules / packages[-1].rpartition("@")[0] / "dist" / "public"
+    shutil.copytree(pictures, folder / "public")
+    shutil.rmtree(build)
+
+
 def _debian_binaries(recipe: Recipe, folder: Path, log: Path) -> None:
     """The programs that a Debian package carries, without installing it: nothing here needs to be root."""
     apt, dpkg = _tool("apt-get", "Debian's or Ubuntu's apt"), _tool("dpkg-deb", "Debian's or Ubuntu's dpkg")
@@ -475,6 +518,25 @@ RECIPES: Mapping[str, Recipe] = {
             entry="chromium",
             build=_npm_browser,
             pins=("@sparticuz/chromium", "153.0.0"),
+        ),
+        # Grafana itself comes through no package index. Its components do: those of one release, which draw the panels.
+        Recipe(
+            name="grafana-ui",
+            title="Grafana's components",
+            version="11.6.0",
+            entry="grafana.js",
+            build=_npm_bundle,
+            pins=(
+                GRAFANA_PROGRAM,
+                "esbuild@0.25.12",
+                "react@18.3.1",
+                "react-dom@18.3.1",
+                "rxjs@7.8.1",
+                "@grafana/data@11.6.0",
+                "@grafana/schema@11.6.0",
+                "@grafana/ui@11.6.0",
+            ),
+            on_demand=True,
         ),
         Recipe(
             name="elasticmq",
