@@ -91,9 +91,13 @@ def _soak(options: argparse.Namespace, console: Console) -> int:
         interval = min(3.0, seconds / 30)
         sampler = Sampler(running.process.pid, api_url, queue.depth, interval)
         console.print(f"Load for {options.minutes:g} min, about {options.rate:g} deeds a second …")
-        began = datetime.now(UTC)
-        with _at_work(sampler), _at_work(load):
-            _wait(seconds, running)
+        with _at_work(load):
+            # However long this machine takes to put the rush's objects: the time counts from when they are known.
+            while not load.rushed.is_set():
+                _wait(0.1, running)
+            began = datetime.now(UTC)
+            with _at_work(sampler):
+                _wait(seconds, running)
         depth = _wait_until_empty(queue, running)
         events = _told(running)
         dead_letters = queue.take_dead_letters()

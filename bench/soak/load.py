@@ -63,6 +63,8 @@ class Load:
         self.deeds: Counter[str] = Counter()
         self.replays: Counter[int] = Counter()
         self.errors: list[str] = []
+        self.rushed = threading.Event()
+        """Set once the events of the opening rush, if there is one, are in the queue."""
 
     def run(self, stop: threading.Event) -> None:
         """Works until `stop` is set; returns when everything begun is done."""
@@ -75,6 +77,7 @@ class Load:
             if self._rushes:
                 self._room.acquire()
                 self._guarded(self._rush, stop)
+            self.rushed.set()
             while not stop.wait(max(0.0, due - time.monotonic())):
                 due = max(due + 1 / self._rate, time.monotonic() - 1)
                 self._room.acquire()

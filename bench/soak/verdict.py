@@ -132,7 +132,7 @@ def _bounded(name: str, values: Sequence[int], slack: int, floor: int) -> Findin
 
 
 def _lag(lags: Sequence[Lag], until: float, slack: float) -> Finding:
-    # From the first copy on: putting the rush's objects may take a good part of a short run.
+    # From the first copy on, which may come before or after the load's time begins.
     begin = min((lag.at for lag in lags), default=0.0)
     span = until - begin
     first = [lag.seconds for lag in lags if begin + span * RUSH <= lag.at < begin + span / 4]

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SMALL = ("--runs", "1", "--objects", "32", "--large-mib", "16", "--samples", "3")
 
-pytestmark = [pytest.mark.emulators, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.emulators, pytest.mark.timeout(900), pytest.mark.long]
 
 
 def bench(folder: Path, *options: str) -> dict[str, Any]:

@@ -97,7 +97,8 @@ def test_kubernetes_would_take_every_field(rendered: list[Manifest], tmp_path: P
 def test_a_misspelt_field_would_be_seen_in_every_kind(tmp_path: Path) -> None:
     kinds = {manifest["kind"]: manifest for path in CASES for manifest in render("--values", path)}
 
-    assert len(kinds) == len(list(SCHEMAS.glob("*.json")))
+    # The file beside these, of no version, is Compose's.
+    assert len(kinds) == len(list(SCHEMAS.glob("*-v*.json")))
     for kind, manifest in kinds.items():
         inner = manifest.get("spec", manifest)
         inner["misspelt"] = 1

@@ -23,7 +23,7 @@ from tests.deploy.test_image import ROOT
 from tests.emulators import servers
 from tests.emulators.provision import provisioned_folder
 
-pytestmark = [pytest.mark.emulators, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.emulators, pytest.mark.timeout(600), pytest.mark.long]
 
 
 def as_docker_reads(path: Path) -> subprocess.CompletedProcess[str]:

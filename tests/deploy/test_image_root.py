@@ -17,7 +17,7 @@ from tests.deploy.image_root import Contained, Image, children, context
 from tests.deploy.test_image import ROOT, RUN, _only
 
 # The steps install packages, so the first test here takes as long as a build.
-pytestmark = [pytest.mark.emulators, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.emulators, pytest.mark.timeout(600), pytest.mark.long]
 
 USER: Final = int(_only(RUN, "USER").partition(":")[0])
 Start = Callable[..., Contained]

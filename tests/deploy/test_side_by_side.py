@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from tests import conftest
 
+ROOT = Path(__file__).parents[2]
 SUITE = {
     "pytest.ini": "[pytest]\nmarkers =\n    long\n",
     "conftest.py": Path(conftest.__file__).read_text(encoding="utf-8"),
@@ -39,18 +41,37 @@ def test_what_takes_long_is_begun_first(tmp_path: Path) -> None:
     assert begun == ["test_c.py", "test_a.py", "test_b.py"]
 
 
+def test_what_a_process_dies_of_fails_once_and_everything_else_is_run(tmp_path: Path) -> None:
+    deadly = "import os\ndef test_1() -> None: ...\ndef test_2() -> None:\n    os._exit(1)\n"
+    files = {f"test_{name}.py": "def test_it() -> None: ...\n" for name in "abcdefghijkl"}
+    files["test_m.py"] = deadly + "def test_3() -> None: ...\n"
+    files["test_n.py"] = deadly
+    files |= {name: SUITE[name] for name in ("pytest.ini", "conftest.py")}
+
+    output = _run(tmp_path, files, "-p", "xdist", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+
+    failed = sorted(line.split()[1] for line in output.splitlines() if line.startswith("FAILED"))
+    assert failed == ["test_m.py::test_2", "test_n.py::test_2"]
+    assert "2 failed, 15 passed" in output
+
+
 def _pytest(folder: Path, *options: str) -> str:
-    for name, text in SUITE.items():
+    output = _run(folder, SUITE, *options)
+    assert "1 failed, 2 passed" in output
+    return output
+
+
+def _run(folder: Path, files: Mapping[str, str], *options: str) -> str:
+    for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
         cwd=folder,
-        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=250,
         check=False,
     )
     assert run.returncode == 1, run.stdout + run.stderr
-    assert "1 failed, 2 passed" in run.stdout
     return run.stdout
