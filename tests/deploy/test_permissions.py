@@ -38,6 +38,8 @@ from tests.deploy.permissions.rules import (
 )
 from tests.deploy.permissions.stage import Clouds, Denied, Names, clouds
 
+pytestmark = [pytest.mark.timeout(400), pytest.mark.long]
+
 CALLS: Final = read_calls()
 ADAPTERS: Final = Path(__file__).resolve().parents[2] / "consumer" / "adapters"
 SENDERS: Final = {
