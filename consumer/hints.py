@@ -30,7 +30,7 @@ HINTS: Final[dict[Reason, str]] = {
     Reason.SOURCE_FORBIDDEN: "grant s3:GetObject, s3:ListBucket and, under a key, kms:Decrypt on a source in S3, "
     "storage.objects.get on one in GCS, then `consumer dlq redrive`",
     Reason.DESTINATION_FORBIDDEN: "grant storage.objects.create, get and delete on a destination in GCS, s3:GetObject, "
-    "s3:PutObject, s3:DeleteObject, s3:AbortMultipartUpload and s3:ListBucket on one in S3, then "
+    "s3:PutObject, s3:AbortMultipartUpload and s3:ListBucket (with REPLICATE_DELETES s3:DeleteObject) on one in S3, then "
     "`consumer dlq redrive`",
     Reason.RETENTION: "a retention policy or hold protects the replica: lift it, or accept the older state",
     Reason.SOURCE_BUCKET_MISSING: "create the source bucket again or remove its notification",
