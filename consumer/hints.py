@@ -30,8 +30,8 @@ HINTS: Final[dict[Reason, str]] = {
     Reason.SOURCE_FORBIDDEN: "grant s3:GetObject, s3:ListBucket and, under a key, kms:Decrypt on a source in S3, "
     "storage.objects.get on one in GCS, then `consumer dlq redrive`",
     Reason.DESTINATION_FORBIDDEN: "grant storage.objects.create, get and delete on a destination in GCS, s3:GetObject, "
-    "s3:PutObject, s3:AbortMultipartUpload and s3:ListBucket (with REPLICATE_DELETES s3:DeleteObject) on one in S3, then "
-    "`consumer dlq redrive`",
+    "s3:PutObject, s3:AbortMultipartUpload and s3:ListBucket (with REPLICATE_DELETES s3:DeleteObject) on one in S3, "
+    "then `consumer dlq redrive`",
     Reason.RETENTION: "a retention policy or hold protects the replica: lift it, or accept the older state",
     Reason.SOURCE_BUCKET_MISSING: "create the source bucket again or remove its notification",
     Reason.DESTINATION_BUCKET_MISSING: "create the destination bucket or correct GCS_BUCKET_NAME or ROUTES",
