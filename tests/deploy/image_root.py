@@ -125,7 +125,8 @@ class Image:
         user, group = _only(RUN, "USER").split(":")
         ids = [f"--reuid={user}", f"--regid={group}", "--clear-groups"]
         none = ["--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all"]
-        return self.layer.command("ro", "setpriv", *ids, *none)
+        # Who becomes another user is no longer told of its parent's end (`--kill-child`), unless it asks again.
+        return self.layer.command("ro", "setpriv", *ids, *none, "--pdeathsig=KILL")
 
 
 class Contained(Command):

@@ -105,6 +105,17 @@ def test_workers_that_end_leave_no_zombies_and_all_of_them_end_with_process_1(st
     assert daemon.wait() == 0
 
 
+def test_nothing_of_it_outlives_its_test(start: Start) -> None:
+    daemon = start()
+    daemon.wait_for("started")
+    first = Path(f"/proc/{daemon.first}")
+    assert first.exists()
+
+    daemon.end()
+
+    eventually(lambda: not first.exists(), "process 1 ends with what started it")
+
+
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
 def test_there_was_no_shell_that_could_have_helped(image: Image, shell: str) -> None:
     assert image.call(shell, "-c", "true", env={}).returncode == 126
