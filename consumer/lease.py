@@ -88,12 +88,14 @@ class LeaseKeeper:
             results = [error] * len(requests)
         counts = dict.fromkeys(("extended", "failed", "capped", "lost"), 0)
         for lease, result in zip(due, results, strict=True):
-            counts[self._apply(lease, result)] += 1
+            if what := self._apply(lease, result):
+                counts[what] += 1
         for name, count in counts.items():
             if count:
                 self._observer.emit(LeaseExtended(self._queue.source, count, name))
 
-    def _apply(self, lease: Lease, result: Exception | None) -> str:
+    def _apply(self, lease: Lease, result: Exception | None) -> str | None:
+        """What became of the lease; None when its message was settled while the queue was asked."""
         now = self._clock()
         if result is None:
             if now - lease.delivery.received_at + lease.delivery.lease_seconds >= lease.delivery.hold_seconds:
@@ -102,11 +104,12 @@ class LeaseKeeper:
             lease.due = now + _interval(lease.delivery)
             return "extended"
         if isinstance(result, LeaseLost):
-            if lease in self._held and not lease.settling:  # not settled while we asked
+            settled = lease not in self._held or lease.settling
+            if not settled:
                 lease.lost = True
                 lease.task.cancel("lease lost")
             self.drop(lease)
-            return "lost"
+            return None if settled else "lost"
         if isinstance(result, ReplicatorError) and result.kind is Kind.PERMANENT:
             # The queue's limit for one receipt. The copy goes on; the destination's compare-and-swap fences it.
             lease.capped = True

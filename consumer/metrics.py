@@ -122,7 +122,7 @@ class Metrics:
         self.lease_extensions = self._counter(
             "lease_extensions",
             "Visibility extensions, one per message: extended, failed (tried again), "
-            "capped (the queue's limit for one receipt), lost (it was not held any more, or just settled).",
+            "capped (the queue's limit for one receipt), lost (it was not held any more).",
             *("source", "result"),
         )
         self.leases_lost = self._counter(

@@ -190,6 +190,7 @@ async def test_a_message_that_was_settled_while_its_extension_was_under_way_is_n
     gate.set()
     await idle()
     assert not lease.lost
+    assert bench.results() == []
     assert not bench.workers[0].cancelling()
     await asyncio.sleep(100)
     assert len(bench.queue.asked) == 1
