@@ -34,7 +34,7 @@ from tests.emulators import servers
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 150.0
 ALL = Rules()
 _NUMBERS = itertools.count()
 _KEEPS_NO_MOVER = "does not tell that it moved a letter itself"
