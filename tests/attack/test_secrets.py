@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from tests.acceptance.command import Command
 from tests.acceptance.notifications import created
 from tests.acceptance.stack import API_TOKEN, SECRETS, Aws, Site, eventually, moto_server, site_of
 from tests.doubles.strict_gcs import Fault
+from tests.emulators.servers import free_port
 
 MIB = 1024 * 1024
 UPLOAD_ID = "secret-upload-id-77aa01"
@@ -120,12 +120,6 @@ class Running(Command):
         with suppress(httpx.TransportError):
             return self.is_ready()
         return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

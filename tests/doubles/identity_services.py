@@ -17,13 +17,16 @@ from __future__ import annotations
 import http.server
 import itertools
 import json
+import os
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -36,7 +39,20 @@ AWS_PROVIDER: Final = (
     "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/pool/providers/aws"
 )
 SERVICE_ACCOUNT: Final = "replicator@project.iam.gserviceaccount.com"
+_FROM_OUTSIDE: Final = (
+    *("AWS_", "GOOGLE_", "GCE_", "CLOUDSDK_"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"),
+)
 _IMDS_SESSION: Final = "imds-session-token"
+
+
+def no_credentials_from_outside(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """What the machine of the tests has for credentials, or to reach their services by, is nowhere to be found."""
+    for name in [name for name in os.environ if name.startswith(_FROM_OUTSIDE)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
 @dataclass(frozen=True)

@@ -361,7 +361,7 @@ def _started(
     """A server that answers, and its port. A port lost to somebody else is answered by taking another."""
     attempts_left = START_ATTEMPTS
     while True:
-        port = wanted or _free_port()
+        port = wanted or free_port()
         how = start(port, folder)
         process = _spawn(how, folder, log_path)
         trouble: str | None = "was interrupted"
@@ -443,7 +443,8 @@ def _text(log_path: Path) -> str:
     return log_path.read_text(encoding="utf-8", errors="replace")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens at, now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]

@@ -30,29 +30,15 @@ from tests.doubles.identity_services import (
     SECRET,
     WEB_IDENTITY,
     IdentityServices,
+    no_credentials_from_outside,
 )
 
 pytestmark = pytest.mark.anyio
 
-_FROM_OUTSIDE = (
-    "AWS_",
-    "GOOGLE_",
-    "GCE_",
-    "CLOUDSDK_",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "http_proxy",
-    "https_proxy",
-)
-
 
 @pytest.fixture(autouse=True)
 def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith(_FROM_OUTSIDE)]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    no_credentials_from_outside(monkeypatch, tmp_path)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import json
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,31 +27,18 @@ from tests.doubles.identity_services import (
     SERVICE_ACCOUNT,
     WEB_IDENTITY,
     IdentityServices,
+    no_credentials_from_outside,
 )
 from tests.doubles.recorder import Recorder
 
 pytestmark = pytest.mark.anyio
 
-_FROM_OUTSIDE = (
-    "AWS_",
-    "GOOGLE_",
-    "GCE_",
-    "CLOUDSDK_",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "http_proxy",
-    "https_proxy",
-)
 _REGIONAL = "https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15"
 
 
 @pytest.fixture(autouse=True)
 def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith(_FROM_OUTSIDE)]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    no_credentials_from_outside(monkeypatch, tmp_path)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "")  # so that what the code sets is taken back
 
 

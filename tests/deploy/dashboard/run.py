@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -52,7 +51,7 @@ class Pod:
     """A daemon that comes back at the same port, so that Prometheus takes it for the same one."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        self._port = _free_port()
+        self._port = servers.free_port()
         self._env = {**env, "API_PORT": str(self._port)}
         self._stack = ExitStack()
         self.address = f"127.0.0.1:{self._port}"
@@ -173,7 +172,7 @@ class Ledger:
     """A Redis that comes back where it was, empty."""
 
     def __init__(self) -> None:
-        self._port = _free_port()
+        self._port = servers.free_port()
         self._stack = ExitStack()
         self.url = f"redis://127.0.0.1:{self._port}/0"
         self.start()
@@ -259,10 +258,3 @@ def _at_work(load: Load) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
